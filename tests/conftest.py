@@ -1,0 +1,22 @@
+"""Fixtures shared by all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = Path(os.environ.get("GRISTMILL_TEST_DATA", ROOT.parent / "shared" / "data"))
+
+
+@pytest.fixture
+def shared_data():
+    """Return a function: path inside the folder of real test data -> Path; the test is skipped where it is missing."""
+
+    def find(relative: str) -> Path:
+        path = SHARED / relative
+        if not path.exists():
+            pytest.skip(f"real test data not found: {path} (set GRISTMILL_TEST_DATA to its folder)")
+        return path
+
+    return find

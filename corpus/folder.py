@@ -1,0 +1,234 @@
+"""An output folder and its commit protocol, on a local disk or any fsspec URL.
+
+A split's files are written under temporary names, flushed to disk and renamed; its manifest `ID.json` is renamed (on an
+object store: PUT) last. A split without a manifest has not happened. `job.json`, written first, holds the settings
+that every split of the folder shares.
+"""
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import BinaryIO
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from corpus.ledger import Counts
+
+VERSION = "0.1.0"
+JOB = "job.json"
+_NO_MANIFESTS = (JOB, "report.json", "corpus.json")
+_TEMPORARY = re.compile(r"^\..+\.tmp$")
+_OURS = re.compile(r"^(?P<split>[a-z0-9_-]+)\.(tar|idx|parquet|urls\.parquet|json)$|^report\.(html|json)$")
+
+
+class SettingsDiffer(Exception):
+    """The folder was made with other settings."""
+
+
+def digest(value) -> str:
+    """Return the SHA-256 of a JSON value, written canonically."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a committed split holds: counts, SHA-256 by file suffix, and what it was made from."""
+
+    split: str
+    counts: Counts
+    files: dict[str, str]
+    settings_digest: str
+    input: dict  # fingerprint of the input
+    version: str
+    seconds: float
+
+    @classmethod
+    def from_json(cls, raw: bytes, where: str) -> "Manifest":
+        """Parse a manifest; ValueError names the file when it is none."""
+        try:
+            record = json.loads(raw)
+            return cls(**record | {"counts": Counts(**record["counts"])})
+        except (ValueError, TypeError, KeyError) as error:
+            message = f"{where} is no manifest of ours ({error}); remove it, and the split is made again"
+            raise ValueError(message) from None
+
+
+class OutputFolder:
+    """A job's output folder: which splits are done, and writers for those that are not."""
+
+    def __init__(self, url: str):
+        self.url = str(url).rstrip("/")
+        self.fs, self.root = fsspec.core.url_to_fs(self.url)
+        self.local = isinstance(self.fs, LocalFileSystem)
+
+    def path(self, name: str) -> str:
+        """Return the file system's path of a file in the folder."""
+        return f"{self.root}/{name}"
+
+    def names(self) -> list[str]:
+        """List the folder's files, sorted; an absent folder is empty."""
+        self.fs.invalidate_cache()
+        if not self.fs.isdir(self.root):
+            return []
+        return sorted(path.rpartition("/")[2] for path in self.fs.ls(self.root, detail=False))
+
+    def read(self, name: str) -> bytes:
+        """Return a file's bytes."""
+        return self.fs.cat_file(self.path(name))
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a small file atomically."""
+        with _Temporary(self, name) as file:
+            file.stream.write(data)
+            file.commit()
+
+    def prepare(self, settings: dict, *, overwrite: bool = False) -> None:
+        """Make the folder ready for a run with `settings`: refuse another run's, sweep what a killed one left."""
+        self.fs.makedirs(self.root, exist_ok=True)
+        names = self.names()
+        if overwrite:
+            self._remove([name for name in names if _OURS.match(name) or name == JOB])
+        elif JOB in names:
+            _refuse_other_settings(self.url, json.loads(self.read(JOB)), settings)
+        elif strangers := [name for name in names if not name.startswith(".")]:
+            raise SettingsDiffer(
+                f"{self.url} holds files but no {JOB}, so no job of ours made it ({', '.join(strangers[:3])}); "
+                "name an empty folder"
+            )
+        self._remove([name for name in names if _TEMPORARY.match(name)])
+        if overwrite or JOB not in names:
+            self.write(JOB, json.dumps(settings, indent=1, sort_keys=True, ensure_ascii=False).encode())
+
+    def settings(self) -> dict:
+        """Return the settings of the run that made the folder. FileNotFoundError says so when there is none."""
+        try:
+            return json.loads(self.read(JOB))
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{self.url} is no output folder of ours: it has no {JOB}") from None
+
+    def manifests(self) -> dict[str, Manifest]:
+        """Return the committed splits by id, in order."""
+        names = [n for n in self.names() if n.endswith(".json") and _OURS.match(n) and n not in _NO_MANIFESTS]
+        return {name[:-5]: Manifest.from_json(self.read(name), self.path(name)) for name in names}
+
+    def begin(self, split: str, suffixes: tuple[str, ...]) -> "SplitFiles":
+        """Open temporary files `split`.SUFFIX for writing; use as a context manager and call `commit`."""
+        return SplitFiles(self, split, suffixes)
+
+    def _remove(self, names: list[str]) -> None:
+        # Manifests go first: a split that loses its files before its manifest would look finished.
+        for name in sorted(names, key=lambda n: not n.endswith(".json")):
+            self.fs.rm_file(self.path(name))
+
+
+def _refuse_other_settings(url: str, theirs: dict, ours: dict) -> None:
+    ours = json.loads(json.dumps(ours))
+    differing = [f"{path}: {a!r} there, {b!r} now" for path, a, b in _differences(theirs, ours)]
+    if differing:
+        raise SettingsDiffer(
+            f"{url} was made with other settings ({'; '.join(differing[:5])}). "
+            "Name another --output, or use --overwrite to remove what is there and start anew."
+        )
+
+
+def _differences(a, b, path: str = "") -> Iterator[tuple[str, object, object]]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        for name in sorted(a.keys() | b.keys()):
+            yield from _differences(a.get(name), b.get(name), f"{path}.{name}" if path else name)
+    elif a != b:
+        yield path, a, b
+
+
+class SplitFiles:
+    """The files of one split while they are written. Leaving the context without `commit` removes them."""
+
+    def __init__(self, folder: OutputFolder, split: str, suffixes: tuple[str, ...]):
+        self._folder, self.split, self._started = folder, split, time.monotonic()
+        self._files = {suffix: _Temporary(folder, f"{split}.{suffix}") for suffix in suffixes}
+
+    def __enter__(self) -> "SplitFiles":
+        return self
+
+    def __exit__(self, *_):
+        for file in self._files.values():
+            file.discard()
+
+    def __getitem__(self, suffix: str) -> BinaryIO:
+        return self._files[suffix].stream
+
+    def commit(self, counts: Counts, settings_digest: str, fingerprint: dict) -> Manifest:
+        """Make the split happen: data files first, the manifest last."""
+        counts.check(self.split)
+        files = {suffix: file.commit() for suffix, file in self._files.items()}
+        seconds = round(time.monotonic() - self._started, 3)
+        manifest = Manifest(self.split, counts, files, settings_digest, fingerprint, VERSION, seconds)
+        self._folder.write(f"{self.split}.json", json.dumps(asdict(manifest), sort_keys=True, indent=1).encode())
+        return manifest
+
+
+class _Hashing:
+    """A binary stream that hashes what is written through it."""
+
+    def __init__(self, file: BinaryIO):
+        self._file, self.sha256 = file, hashlib.sha256()
+
+    def write(self, data) -> int:
+        self.sha256.update(data)
+        return self._file.write(data)
+
+    def __getattr__(self, name):
+        return getattr(self._file, name)
+
+
+class _Temporary:
+    """A file under a temporary name: in the folder itself on a local disk, in the system's temporary one otherwise."""
+
+    def __init__(self, folder: OutputFolder, name: str):
+        self._folder, self._name = folder, name
+        # A unique name, so that a worker believed dead cannot write into its successor's file.
+        temporary = f".{name}.{uuid.uuid4().hex[:8]}.tmp"
+        self._path = os.path.join(folder.root if folder.local else tempfile.gettempdir(), temporary)
+        self._file = open(self._path, "wb", buffering=1 << 20)  # noqa: SIM115 - closed by commit or discard
+        self.stream = _Hashing(self._file)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.discard()
+
+    def commit(self) -> str:
+        """Flush to disk and move to the final name; return the content's SHA-256."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        target = self._folder.path(self._name)
+        if self._folder.local:
+            os.replace(self._path, target)
+            _fsync_directory(self._folder.root)
+        else:
+            self._folder.fs.put_file(self._path, target)
+            os.unlink(self._path)
+        return self.stream.sha256.hexdigest()
+
+    def discard(self) -> None:
+        """Close and remove the file unless it was committed."""
+        self._file.close()
+        if os.path.exists(self._path):
+            os.unlink(self._path)
+
+
+def _fsync_directory(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,164 @@
+"""The ledger: one row for every input row of a split, kept or not, as a parquet file.
+
+Conservation law: rows in = kept + sum(dropped by rule) + sum(errors by kind). The k-th kept row of a ledger is the
+k-th sample of the split's shard.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Set
+from dataclasses import asdict, dataclass, field
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+KEPT, DROPPED, ERROR = "kept", "dropped", "error"
+ROWS_PER_GROUP = 65_536
+
+BASE = pa.schema(
+    [
+        ("key", pa.string()),
+        ("row", pa.int64()),  # ordinal in the input split
+        ("outcome", pa.string()),
+        ("rule", pa.string()),  # the rule that dropped the row, or the kind of error
+        ("value", pa.float64()),  # what that rule measured
+        ("threshold", pa.float64()),
+        ("detail", pa.string()),
+        ("text_before", pa.string()),  # both null where no cleaner changed the text
+        ("text_after", pa.string()),
+        ("thumbnail", pa.binary()),  # small JPEG of a few rows per rule, for the report
+    ]
+)
+
+
+def schema(scores: Mapping[str, pa.DataType]) -> pa.Schema:
+    """Return the ledger schema of a job that measures `scores` (name -> Arrow type)."""
+    return pa.schema(list(BASE) + [pa.field(name, kind) for name, kind in scores.items()])
+
+
+@dataclass
+class Counts:
+    """What became of the rows of a split, or of many: `a + b` adds them up."""
+
+    rows: int = 0
+    kept: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    errors: dict[str, int] = field(default_factory=dict)
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(
+            self.rows + other.rows, self.kept + other.kept,
+            _added(self.dropped, other.dropped), _added(self.errors, other.errors),
+        )  # fmt: skip
+
+    def check(self, where: str) -> None:
+        """Raise AssertionError when a row was lost or counted twice."""
+        accounted = self.kept + sum(self.dropped.values()) + sum(self.errors.values())
+        if self.rows != accounted:
+            raise AssertionError(f"{where}: {self.rows} rows in, but {accounted} accounted for: {asdict(self)}")
+
+
+def _added(a: Mapping[str, int], b: Mapping[str, int]) -> dict[str, int]:
+    return dict(sorted((Counter(a) + Counter(b)).items()))
+
+
+def count(table: pa.Table) -> Counts:
+    """Count the outcomes of ledger rows."""
+    groups = table.group_by(["outcome", "rule"]).aggregate([([], "count_all")]).to_pylist()
+    by = {outcome: Counter() for outcome in (KEPT, DROPPED, ERROR)}
+    for group in groups:
+        by[group["outcome"]][group["rule"]] += group["count_all"]
+    kept = sum(by[KEPT].values())
+    return Counts(table.num_rows, kept, dict(sorted(by[DROPPED].items())), dict(sorted(by[ERROR].items())))
+
+
+class BlownFuse(Exception):
+    """Row after row failed: the setup is broken, not the data."""
+
+
+@dataclass(frozen=True)
+class Fuse:
+    """When to stop a job whose rows fail one after another; a job of old links sets its own."""
+
+    in_a_row: int = 1000
+    share: float = 0.5
+    least_rows: int = 200
+
+
+class LedgerWriter:
+    """Write ledger rows to a parquet file in row groups of fixed size, counting them and watching the fuse."""
+
+    def __init__(self, file: BinaryIO, ledger_schema: pa.Schema, fuse: Fuse):
+        self.counts = Counts()
+        self._schema, self._names, self._fuse = ledger_schema, frozenset(ledger_schema.names), fuse
+        self._writer = pq.ParquetWriter(file, ledger_schema, compression="zstd")
+        self._pending: list[pa.Table] = []
+        self._rows: list[dict] = []
+        self._failing = 0
+        self._last_detail = ""
+
+    def add(self, row: Mapping) -> None:
+        """Append one row; columns not given are null, columns the ledger lacks are an error."""
+        self._refuse_unknown(row.keys())
+        self._rows.append(row)
+        if len(self._rows) >= 4096:
+            self._turn_rows_into_table()
+
+    def add_table(self, table: pa.Table) -> None:
+        """Append many rows; columns not given are null, columns the ledger lacks are an error."""
+        self._turn_rows_into_table()
+        self._refuse_unknown(set(table.column_names))
+        self._watch(table)
+        self.counts += count(table)
+        columns = [
+            table[f.name].cast(f.type) if f.name in table.column_names else pa.nulls(table.num_rows, f.type)
+            for f in self._schema
+        ]
+        self._pending.append(pa.table(columns, schema=self._schema))
+        if sum(t.num_rows for t in self._pending) >= ROWS_PER_GROUP:
+            self._flush(last=False)
+
+    def close(self) -> Counts:
+        """Write what is pending and the parquet footer; check the fuse over the split and the conservation law."""
+        self._turn_rows_into_table()
+        self._flush(last=True)
+        self._writer.close()
+        failed = sum(self.counts.errors.values())
+        if self.counts.rows >= self._fuse.least_rows and failed > self._fuse.share * self.counts.rows:
+            share = f"{failed} of {self.counts.rows} rows failed"
+            raise BlownFuse(f"{share} ({self.counts.errors}); last: {self._last_detail}")
+        self.counts.check("ledger")
+        return self.counts
+
+    def _refuse_unknown(self, names: Set[str]) -> None:
+        if unknown := names - self._names:
+            raise ValueError(f"the ledger has no column {sorted(unknown)}; it has {sorted(self._names)}")
+
+    def _turn_rows_into_table(self) -> None:
+        if self._rows:
+            rows, self._rows = self._rows, []
+            self.add_table(pa.Table.from_pylist(rows, schema=self._schema))
+
+    def _flush(self, last: bool) -> None:
+        if not self._pending:
+            return
+        table = pa.concat_tables(self._pending)
+        whole = table.num_rows if last else table.num_rows // ROWS_PER_GROUP * ROWS_PER_GROUP
+        for start in range(0, whole, ROWS_PER_GROUP):
+            self._writer.write_table(table.slice(start, min(ROWS_PER_GROUP, whole - start)))
+        self._pending = [table.slice(whole)] if whole < table.num_rows else []
+
+    def _watch(self, table: pa.Table) -> None:
+        failed = pc.equal(table["outcome"], ERROR).to_numpy(zero_copy_only=False)
+        if not failed.any():
+            self._failing = 0
+            return
+        if "detail" in table.column_names:
+            self._last_detail = table["detail"][int(np.flatnonzero(failed)[-1])].as_py()
+        good = np.flatnonzero(~failed)
+        ends = np.concatenate([[-1 - self._failing], good, [len(failed)]])
+        if np.diff(ends).max() - 1 >= self._fuse.in_a_row:
+            raise BlownFuse(f"{self._fuse.in_a_row} rows failed one after another; last: {self._last_detail}")
+        self._failing = int(len(failed) - 1 - ends[-2])

@@ -1,0 +1,168 @@
+"""The one sample type, its WebDataset members, and guarded access to crawled image bytes.
+
+Coordinates anywhere in a sample are pixels of the stored image: floats, origin top-left, x to the right, y down.
+Images are taken as stored: an EXIF orientation is not applied, as COCO's annotations and torchvision's loader have it.
+"""
+
+import io
+import json
+import warnings
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image
+
+TASKS = ("caption", "vqa", "ocr_vqa", "grounded_caption", "referring", "region_caption", "ocr", "text", "chat")
+IMAGE_EXTENSIONS = ("jpg", "png", "webp")
+# The cap of Pillow and of LAION's downloader; a larger declared size is taken for a decompression bomb.
+MAX_PIXELS = 89_478_485
+
+_EXTENSION_OF_FORMAT = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
+_READABLE = ("JPEG", "PNG", "WEBP")
+
+
+class BadImage(Exception):
+    """Image bytes that cannot be used. `kind` is the ledger's error kind, the message its detail."""
+
+    def __init__(self, kind: str, message: str):
+        super().__init__(message)
+        self.kind = kind
+
+    def __reduce__(self):  # crosses process borders, where Exception would be rebuilt from its message alone
+        return type(self), (self.kind, str(self))
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedImage:
+    """The original bytes of an image and their extension ("jpg", "png" or "webp")."""
+
+    data: bytes
+    ext: str
+
+
+@dataclass(slots=True, kw_only=True)
+class Sample:
+    """A kept sample. `key` is dataset/split/row, without dots; `width` and `height` are those of the first image.
+
+    `annotations` holds, by task, `regions`, `lines`, `question` and `answer`, or `turns`, whose "images" are indices
+    into `images`.
+    """
+
+    key: str
+    dataset: str
+    task: str
+    language: str
+    text: str = ""
+    width: int | None = None
+    height: int | None = None
+    images: list[EncodedImage] = field(default_factory=list)
+    scores: dict = field(default_factory=dict)
+    source: dict = field(default_factory=dict)
+    annotations: dict = field(default_factory=dict)
+
+
+_JSON_FIELDS = (
+    "key", "dataset", "task", "language", "width", "height", "text", "scores", "source", "annotations",
+)  # fmt: skip
+
+
+def to_members(sample: Sample) -> list[tuple[str, bytes]]:
+    """Return the sample's WebDataset members as (extension, bytes): images first, then the text, then the JSON."""
+    if sample.task not in TASKS:
+        raise ValueError(f"sample {sample.key!r} has task {sample.task!r}; tasks are {', '.join(TASKS)}")
+    if len(sample.images) == 1:
+        members = [(sample.images[0].ext, sample.images[0].data)]
+    else:
+        members = [(f"{i:03d}.{image.ext}", image.data) for i, image in enumerate(sample.images)]
+    if sample.text:
+        members.append(("txt", sample.text.encode()))
+    record = {name: getattr(sample, name) for name in _JSON_FIELDS}
+    members.append(("json", json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode()))
+    return members
+
+
+def from_members(members: dict[str, bytes]) -> Sample:
+    """Rebuild a sample from its members by extension. Raises ValueError when there is no valid `json` member."""
+    if "json" not in members:
+        raise ValueError(f"not a sample of ours: it has members {sorted(members)}, but no json")
+    record = json.loads(members["json"])
+    images = [
+        EncodedImage(members[name], name.rpartition(".")[2])
+        for name in sorted(members)
+        if name.rpartition(".")[2] in IMAGE_EXTENSIONS
+    ]
+    try:
+        return Sample(images=images, **record)
+    except TypeError as error:
+        raise ValueError(f"not a sample of ours: {error}") from None
+
+
+def image_header(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[str, int, int]:
+    """Read (extension, width, height in pixels) from an image's header, without decoding its pixels.
+
+    Raises BadImage: `not_an_image`, `unsupported_image`, `truncated_image` (its end marker is missing) or
+    `image_too_large` (more than `max_pixels`).
+    """
+    image = _open(data)
+    width, height = image.size
+    ext = _EXTENSION_OF_FORMAT[image.format]
+    if width * height > max_pixels:
+        raise BadImage("image_too_large", f"{width} x {height} pixels, more than {max_pixels}")
+    if not _has_end(data, ext):
+        raise BadImage("truncated_image", f"{ext} without its end marker")
+    return ext, width, height
+
+
+def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decode to an RGB Pillow image (transparency over white). Raises BadImage, also `undecodable_image`."""
+    image_header(data, max_pixels)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = _open(data)
+            image.load()
+            return _to_rgb(image)
+    except BadImage:
+        raise
+    except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, ZeroDivisionError, ...
+        raise BadImage("undecodable_image", f"{type(error).__name__}: {error}"[:200]) from None
+
+
+def _open(data: bytes) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            return Image.open(io.BytesIO(data), formats=_READABLE)
+    except Image.DecompressionBombError as error:
+        raise BadImage("image_too_large", str(error)) from None
+    except Exception as error:
+        raise BadImage(*_why_not_an_image(data, error)) from None
+
+
+def _why_not_an_image(data: bytes, error: Exception) -> tuple[str, str]:
+    if not data:
+        return "not_an_image", "no bytes"
+    head = bytes(data[:12])
+    if head.startswith((b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\1\0")) or head[4:8] == b"ftyp":
+        return "unsupported_image", f"first bytes {head!r}; readable formats are JPEG, PNG and WebP"
+    if head.startswith((b"\xff\xd8", b"\x89PNG", b"RIFF")):
+        return "undecodable_image", f"damaged header: {error}"[:200]
+    return "not_an_image", f"first bytes {head!r}"
+
+
+def _has_end(data: bytes, ext: str) -> bool:
+    if ext == "jpg":  # cameras append data after the end marker, so the tail need not be the marker itself
+        return data.rfind(b"\xff\xd9") > 2
+    if ext == "png":
+        return data.rfind(b"IEND") >= 0
+    return len(data) >= 8 + int.from_bytes(data[4:8], "little")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16-bit greyscale: convert() would clip it to white
+        image = Image.fromarray((np.asarray(image) / 257).clip(0, 255).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")

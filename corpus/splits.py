@@ -1,0 +1,113 @@
+"""A split of a job's input, and the sink that takes what becomes of its rows."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from corpus.folder import Manifest, OutputFolder
+from corpus.ledger import DROPPED, ERROR, KEPT, Fuse, LedgerWriter, schema
+from corpus.records import Sample, to_members
+from corpus.shards import ShardWriter
+
+_BLOCK = 65_536
+
+
+@dataclass(frozen=True)
+class Split:
+    """One input file, or a fixed slice of one. `source` is what the job's work function needs to read it."""
+
+    id: str
+    source: dict
+    fingerprint: dict = field(default_factory=dict)
+
+
+def fingerprint(url: str) -> dict:
+    """Identify a file's content cheaply: its size and the SHA-256 of four blocks spread over it, ends included."""
+    fs, path = fsspec.core.url_to_fs(str(url))
+    size, sha = fs.size(path), hashlib.sha256()
+    with fs.open(path, "rb") as file:
+        for at in sorted({max(0, size - _BLOCK) * i // 3 for i in range(4)}):
+            file.seek(at)
+            sha.update(file.read(_BLOCK))
+    return {"size": size, "sha256_of_blocks": sha.hexdigest()}
+
+
+class Sink:
+    """Takes every row of a split exactly once, in order: `keep`, `drop` or `error`; or many through `rows`.
+
+    Use as a context manager and call `commit` at the end; without it nothing of the split remains.
+    """
+
+    def __init__(
+        self,
+        folder: OutputFolder,
+        split: Split,
+        *,
+        scores: Mapping[str, pa.DataType],
+        settings_digest: str,
+        fuse: Fuse,
+        table: bool = False,
+    ):
+        self._split, self._digest = split, settings_digest
+        self._files = folder.begin(split.id, ("urls.parquet", "parquet") if table else ("tar", "idx", "parquet"))
+        self._ledger = LedgerWriter(self._files["parquet"], schema(scores), fuse)
+        self._shard = None if table else ShardWriter(self._files["tar"])
+        self._table_writer, self._written = None, 0
+
+    def __enter__(self) -> "Sink":
+        return self
+
+    def __exit__(self, *error):
+        self._files.__exit__(*error)
+
+    def keep(self, sample: Sample, row: int, **columns) -> None:
+        """Write a sample to the shard and its ledger row; `columns` are scores, text_before, thumbnail and so on."""
+        self.write(sample)
+        self._ledger.add({"key": sample.key, "row": row, "outcome": KEPT} | columns)
+
+    def drop(self, key: str, row: int, rule: str, **columns) -> None:
+        """Record that `rule` dropped a row; `columns` may give value, threshold, detail and more."""
+        self._ledger.add({"key": key, "row": row, "outcome": DROPPED, "rule": rule} | columns)
+
+    def error(self, key: str, row: int, kind: str, detail: str = "", **columns) -> None:
+        """Record that a row could not be read; `kind` is a slug, `detail` says what was seen."""
+        entry = {"key": key, "row": row, "outcome": ERROR, "rule": kind, "detail": detail[:500]}
+        self._ledger.add(entry | columns)
+
+    def rows(self, table: pa.Table) -> None:
+        """Record many ledger rows at once. Their kept samples go through `write` (or `write_table`), in order."""
+        self._ledger.add_table(table)
+
+    def write(self, sample: Sample) -> None:
+        """Write a kept sample to the shard alone; its ledger row goes through `rows`."""
+        self.write_members(sample.key, to_members(sample))
+
+    def write_members(self, key: str, members: Iterable[tuple[str, bytes]]) -> None:
+        """Write a kept record that is not a Sample, such as a pack."""
+        self._shard.write(key, members)
+        self._written += 1
+
+    def write_table(self, table: pa.Table) -> None:
+        """Append kept rows to `ID.urls.parquet` (jobs that keep rows of a table instead of samples)."""
+        if self._table_writer is None:
+            self._table_writer = pq.ParquetWriter(self._files["urls.parquet"], table.schema, compression="zstd")
+        self._table_writer.write_table(table)
+        self._written += table.num_rows
+
+    def commit(self) -> Manifest:
+        """Close the files, check that every row is accounted for, and make the split happen."""
+        if self._shard is not None:
+            self._shard.close()
+            self._files["idx"].write(self._shard.index())
+        elif self._table_writer is None:
+            self.write_table(pa.table({"key": pa.array([], pa.string())}))
+        if self._table_writer is not None:
+            self._table_writer.close()
+        counts = self._ledger.close()
+        if counts.kept != self._written:
+            raise AssertionError(f"split {self._split.id}: {counts.kept} kept rows, {self._written} samples written")
+        return self._files.commit(counts, self._digest, self._split.fingerprint)

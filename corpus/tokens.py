@@ -34,7 +34,7 @@ NUM_QWEN_SPECIALS = len(_QWEN_ORDER)
 
 # tiktoken's regular expression engine overflows its stack, and panics, on some hundred thousand blanks in a row.
 _LONG = 100_000
-_PROBE = "The 3 b\u0065\u0301es' nectar, 一只猫在沙发上。\n\tdef f(x): return x**2  # 🐝\u200d\u0007 (123,456)  <img><|im_end|>"
+_PROBE = "The 3 b\u0065\u0301es' nectar, 一只猫在沙发上。\n\tdef f(x): return x**2  # 🐝\u200d\u0007 (12,3)<img><|im_end|>"
 
 
 class Tokenizer:
@@ -72,7 +72,7 @@ class Tokenizer:
         return "".join(name or text for name, text in self.segments(ids))
 
     def segments(self, ids: Iterable[int]) -> list[tuple[str | None, str]]:
-        """Decode to (special token's name, "") and (None, text) in turn; neighbouring plain ids are decoded together."""
+        """Decode to (special token's name, "") and (None, text); neighbouring plain ids are decoded together."""
         segments, plain = [], []
         for i in map(int, ids):
             if (name := self._by_id.get(i)) is None:
@@ -201,7 +201,9 @@ class _Hub:
         self._control = frozenset(added.values())
         names = sorted(added, key=len, reverse=True)
         # Splitting after the first character breaks every control token, also one that overlaps another.
-        self._inside = re.compile("|".join(f"(?<={re.escape(n[0])})(?={re.escape(n[1:])})" for n in names if len(n) > 1))
+        self._inside = re.compile(
+            "|".join(f"(?<={re.escape(n[0])})(?={re.escape(n[1:])})" for n in names if len(n) > 1)
+        )
 
     def encode(self, text: str) -> list[int]:
         ids = self._encode_once(text)
@@ -230,7 +232,9 @@ def _load_hub(spec: str):
     try:
         from transformers import AutoTokenizer, PreTrainedTokenizerFast
     except ImportError:
-        raise ValueError(f"{spec}: a Hugging Face tokenizer needs the package transformers: pip install transformers") from None
+        raise ValueError(
+            f"{spec}: a Hugging Face tokenizer needs the package transformers: pip install transformers"
+        ) from None
     path = Path(spec)
     if path.is_file() or (path.is_dir() and not (path / "tokenizer_config.json").exists()):
         file = path if path.is_file() else path / "tokenizer.json"
@@ -240,7 +244,9 @@ def _load_hub(spec: str):
     try:
         return AutoTokenizer.from_pretrained(spec, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise ValueError(f"no tokenizer {spec!r}: not a *.tiktoken file, not a folder of one, not a name: {error}") from None
+        raise ValueError(
+            f"no tokenizer {spec!r}: not a *.tiktoken file, not a folder of one, not a name: {error}"
+        ) from None
 
 
 def copy_tokenizer(spec: str | Path | None, folder: str | Path) -> None:

@@ -73,7 +73,9 @@ def train(lines: Iterator[str], num_ranks: int) -> list[bytes]:
     as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     bpe.pre_tokenizer = pre_tokenizers.Sequence([words, as_bytes])
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=num_ranks, initial_alphabet=alphabet, special_tokens=[], show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=num_ranks, initial_alphabet=alphabet, special_tokens=[], show_progress=False
+    )
     bpe.train_from_iterator((unicodedata.normalize("NFC", line) for line in lines), trainer)
     byte_of = _byte_of_character()
     ranked = sorted(bpe.get_vocab().items(), key=lambda item: item[1])

@@ -1,0 +1,229 @@
+"""Packs, the records of a stage shard, and a stage folder read by random access.
+
+A pack is a sequence of at most `max_tokens` tokens made of whole samples of one task. Its members: `json` (task, and
+per sample key, dataset, start, length and the indices of its images), `tokens.npy` (int32 [L]), `loss.npy` (bool [L])
+and the original images `000.jpg`, `001.png`, ...
+
+`loss[i]` is true where token i is supervised as a TARGET, predicted from token i - 1. It is never true at the first
+token of a sample: under an attention mask that isolates samples nothing predicts it, and with attention over the whole
+pack the last token of the sample before would have to guess what comes next. Nor inside an image slot, a prompt or
+a role name. An image slot is `<img>`, `queries` times `<imgpad>`, `</img>`, in the order of the pack's images.
+"""
+
+import functools
+import hashlib
+import io
+import json
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import fsspec
+import numpy as np
+
+from corpus.folder import digest
+from corpus.records import IMAGE_EXTENSIONS, EncodedImage
+from corpus.shards import IndexedShard
+from corpus.tokens import Tokenizer, load_tokenizer
+
+CORPUS = "corpus.json"
+TOKENIZER = "tokenizer"  # the folder inside a stage folder that holds a copy of the tokenizer
+FORMAT = 1
+COUNTED = ("packs", "samples", "tokens", "supervised", "images")
+_OPEN_SHARDS = 64
+
+
+class WrongCorpus(ValueError):
+    """A stage folder that is not what it is taken for; the message says what differs and what to do."""
+
+
+@dataclass
+class Pack:
+    """One pack. `samples`: dicts with `key`, `dataset`, `start`, `length` (tokens) and `images` (indices)."""
+
+    key: str
+    task: str
+    tokens: np.ndarray  # int32 [L]
+    loss: np.ndarray  # bool [L]
+    samples: list[dict]
+    images: list[bytes]
+
+
+def pack_members(
+    task: str, samples: Sequence[dict], tokens: np.ndarray, loss: np.ndarray, images: Iterable[EncodedImage]
+) -> list[tuple[str, bytes]]:
+    """Return a pack's WebDataset members as (extension, bytes)."""
+    record = json.dumps({"task": task, "samples": list(samples)}, ensure_ascii=False, separators=(",", ":"))
+    arrays = [("tokens.npy", _npy(tokens.astype("<i4"))), ("loss.npy", _npy(loss.astype(bool)))]
+    return [("json", record.encode()), *arrays, *((f"{i:03d}.{im.ext}", im.data) for i, im in enumerate(images))]
+
+
+def pack_from_members(key: str, members: dict[str, bytes]) -> Pack:
+    """Rebuild a pack from its members by extension. Raises ValueError when one is missing or broken."""
+    try:
+        record = json.loads(members["json"])
+        tokens, loss = (np.load(io.BytesIO(members[name]), allow_pickle=False) for name in ("tokens.npy", "loss.npy"))
+        names = sorted(name for name in members if name.rpartition(".")[2] in IMAGE_EXTENSIONS)
+        return Pack(key, record["task"], tokens, loss, record["samples"], [members[name] for name in names])
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{key} is no pack: {type(error).__name__}: {error}; it has {sorted(members)}") from None
+
+
+def _npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+class StageFolder:
+    """A stage's shards as one sequence of packs: `len(stage)`, `stage[i]`, and the order in which training sees them.
+
+    Attributes, from `corpus.json`: `stage` (1, 2, 3), `queries`, `max_tokens`, `max_images`, `tasks` (task -> counts),
+    `num_packs`, `num_samples`, `mean_samples_per_pack`, `tokenizer_fingerprint`, `digest` (of all shards' bytes and of
+    what they mean), `tokenizer_path`. It can be pickled and used in loader workers.
+    """
+
+    def __init__(self, path: str):
+        self.path = str(path).rstrip("/")
+        self.record = read_corpus(self.path)
+        self.stage, self.queries = self.record["stage"], self.record["queries"]
+        self.max_tokens, self.max_images = self.record["max_tokens"], self.record["max_images"]
+        self.tasks = self.record["tasks"]
+        self.num_packs, self.num_samples = self.record["packs"], self.record["samples"]
+        self.mean_samples_per_pack = self.num_samples / self.num_packs if self.num_packs else 0.0
+        self.tokenizer_fingerprint = self.record["tokenizer"]["fingerprint"]
+        self.digest = self.record["digest"]
+        self.tokenizer_path = f"{self.path}/{TOKENIZER}"
+        self._shards = self.record["shards"]
+        self._ends = np.cumsum([shard["packs"] for shard in self._shards], dtype=np.int64)
+        self._open: OrderedDict[int, IndexedShard] = OrderedDict()
+
+    def __len__(self) -> int:
+        return self.num_packs
+
+    def __getitem__(self, i: int) -> Pack:
+        """Return pack `i`, 0 <= i < len(self). Raises WrongCorpus or ValueError, naming the shard, on damage."""
+        if not 0 <= i < self.num_packs:
+            raise IndexError(f"{self.path}: pack {i} of {self.num_packs}")
+        shard = int(np.searchsorted(self._ends, i, side="right"))
+        first = int(self._ends[shard]) - self._shards[shard]["packs"]
+        return pack_from_members(*self._shard(shard)[i - first])
+
+    def index(self, seed: int, consumed: int) -> int:
+        """Return which pack is read after `consumed` others (0, 1, 2, ... over all epochs). Pure, O(1).
+
+        Every epoch is a permutation of all packs and depends only on (self.digest, seed, epoch).
+        """
+        if not self.num_packs:
+            raise WrongCorpus(f"{self.path} holds no packs: build the stage from data that has some")
+        epoch, position = divmod(consumed, self.num_packs)
+        return permuted(position, self.num_packs, f"{self.digest}/{seed}/{epoch}")
+
+    def order(self, seed: int, epoch: int, n: int | None = None) -> list[int]:
+        """Return the first `n` pack indices of an epoch (all of them by default)."""
+        start = epoch * self.num_packs
+        return [self.index(seed, start + i) for i in range(self.num_packs if n is None else min(n, self.num_packs))]
+
+    def tokenizer(self) -> Tokenizer:
+        """Load the tokenizer that the folder was made with, from the folder's own copy."""
+        tokenizer = load_tokenizer(self.tokenizer_path)
+        self.require(tokenizer=tokenizer)
+        return tokenizer
+
+    def require(self, *, queries: int | None = None, tokenizer: Tokenizer | None = None) -> None:
+        """Raise WrongCorpus when a model with `queries` or a tokenizer cannot use these packs."""
+        if queries not in (None, self.queries):
+            raise WrongCorpus(
+                f"{self.path} was built with --queries {self.queries}, the model has {queries}: "
+                f"build the stage again with --queries {queries}, or choose a model with {self.queries}"
+            )
+        if tokenizer is not None and tokenizer.fingerprint != self.tokenizer_fingerprint:
+            raise WrongCorpus(
+                f"{self.path} was made with another tokenizer (fingerprint {self.tokenizer_fingerprint}, here "
+                f"{tokenizer.fingerprint}): use the one in {self.tokenizer_path}, or build the stage again"
+            )
+
+    def _shard(self, number: int) -> IndexedShard:
+        if number not in self._open:
+            self._open[number] = self._checked_shard(self._shards[number])
+            if len(self._open) > _OPEN_SHARDS:
+                self._open.popitem(last=False)
+        self._open.move_to_end(number)
+        return self._open[number]
+
+    def _checked_shard(self, entry: dict) -> IndexedShard:
+        path = f"{self.path}/{entry['id']}"
+        manifest = json.loads(_read(f"{path}.json"))
+        if manifest["files"]["tar"] != entry["sha256"]:
+            raise WrongCorpus(
+                f"{path}.tar is not the shard that {self.path}/{CORPUS} lists (another tokenizer, other data or "
+                "another run): run build_stage.py again with the settings of this folder"
+            )
+        shard = IndexedShard(f"{path}.tar")
+        if len(shard) != entry["packs"]:
+            raise WrongCorpus(f"{path}.idx lists {len(shard)} packs, {CORPUS} {entry['packs']}: build the stage again")
+        return shard
+
+    def __getstate__(self):
+        return self.__dict__ | {"_open": OrderedDict()}
+
+
+def read_corpus(path: str) -> dict:
+    """Read a stage folder's `corpus.json`. Raises WrongCorpus when there is none, or one of another format."""
+    try:
+        record = json.loads(_read(f"{path}/{CORPUS}"))
+    except FileNotFoundError:
+        raise WrongCorpus(
+            f"{path} is no finished stage folder: it has no {CORPUS}; build_stage.py writes it last"
+        ) from None
+    if record.get("format") != FORMAT:
+        raise WrongCorpus(
+            f"{path}/{CORPUS} has format {record.get('format')}, this code reads {FORMAT}: build it again"
+        )
+    return record
+
+
+def corpus_digest(record: dict) -> str:
+    """Return the digest of a corpus: all its shards' bytes and what is needed to understand them."""
+    shards = [[shard["id"], shard["packs"], shard["sha256"]] for shard in record["shards"]]
+    return digest([FORMAT, record["queries"], record["tokenizer"]["fingerprint"], shards])
+
+
+def padding(tokens: int, packs: int, max_tokens: int) -> float:
+    """Return the share of padding were every pack filled up to `max_tokens`."""
+    return round(1 - tokens / (packs * max_tokens), 6) if packs else 0.0
+
+
+def _read(url: str) -> bytes:
+    fs, path = fsspec.core.url_to_fs(url)
+    return fs.cat_file(path)
+
+
+def permuted(position: int, size: int, key: str) -> int:
+    """Return the image of `position` under a pseudo-random permutation of range(size) chosen by `key`.
+
+    A Feistel network over the next power of four; positions that fall outside the range walk on along their cycle
+    (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002). Nothing is materialised, whatever the size.
+    """
+    half = max(1, ((size - 1).bit_length() + 1) // 2)
+    mask, keys = (1 << half) - 1, _round_keys(key)
+    while True:
+        left, right = position >> half, position & mask
+        for round_key in keys:
+            left, right = right, left ^ (_mix(right ^ round_key) & mask)
+        position = left << half | right
+        if position < size:
+            return position
+
+
+@functools.lru_cache(maxsize=16)
+def _round_keys(key: str) -> tuple[int, ...]:
+    raw = hashlib.blake2b(key.encode(), digest_size=64).digest()
+    return tuple(int.from_bytes(raw[i : i + 8], "little") for i in range(0, 64, 8))
+
+
+def _mix(x: int) -> int:
+    """The finaliser of SplitMix64: every input bit reaches every output bit."""
+    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
+    x = (x ^ x >> 27) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
+    return x ^ x >> 31

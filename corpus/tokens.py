@@ -34,7 +34,7 @@ NUM_QWEN_SPECIALS = len(_QWEN_ORDER)
 
 # tiktoken's regular expression engine overflows its stack, and panics, on some hundred thousand blanks in a row.
 _LONG = 100_000
-_PROBE = "The 3 b\u0065\u0301es' nectar, 一只猫在沙发上。\n\tdef f(x): return x**2  # 🐝\u200d\u0007 (12,3)<img><|im_end|>"
+_PROBE = "The 3 b\u0065\u0301es' nectar, 一只猫在沙发上。\n\tdef f(x): return x**2 🐝\u200d\u0007 (12,3)<img><|im_end|>"
 
 
 class Tokenizer:

@@ -27,26 +27,51 @@ VOCABULARY = 8192
 # those of the second only after the frequent English and Chinese words.
 _COMMON_COUNT, _RARE_COUNT = 120, 4
 
-_COLOURS = {"red": "红色", "blue": "蓝色", "green": "绿色", "yellow": "黄色", "black": "黑色", "white": "白色",
-            "brown": "棕色", "pink": "粉色", "purple": "紫色", "orange": "橙色", "grey": "灰色"}  # fmt: skip
-_PLACES = {"on the table": "在桌子上", "in the street": "在街上", "next to a tree": "在树旁边", "on the beach": "在海滩上",
-           "in front of a house": "在房子前面", "under the sky": "在天空下", "in a kitchen": "在厨房里",
-           "at the station": "在车站", "on the grass": "在草地上", "near the water": "在水边", "in a field": "在田野里",
-           "by the window": "在窗边", "behind the fence": "在围栏后面", "at night": "在夜晚"}  # fmt: skip
-_THINGS = {"man": "男人", "woman": "女人", "person": "人", "child": "孩子", "group of people": "一群人", "dog": "狗",
-           "cat": "猫", "horse": "马", "bird": "鸟", "car": "汽车", "bus": "公共汽车", "train": "火车", "boat": "船",
-           "bicycle": "自行车", "chair": "椅子", "table": "桌子", "cup": "杯子", "book": "书", "flower": "花",
-           "house": "房子", "building": "建筑", "sign": "标志", "circle": "圆", "square": "正方形", "triangle": "三角形",
-           "bottle": "瓶子", "phone": "手机", "computer": "电脑", "ball": "球", "plate of food": "一盘食物"}  # fmt: skip
-_DOING = {"standing": "站", "sitting": "坐", "playing": "玩耍", "walking": "走", "running": "跑步", "looking at the camera":
-          "看着镜头", "lying": "躺", "holding something": "拿着东西", "waiting": "等待", "eating": "吃东西"}  # fmt: skip
-_ASKED = ("What colour is the {}?", "How many {}s are there?", "Where is the {}?", "Is there a {} in the picture?",
-          "What is the {} doing?", "What is written on the {}?", "Describe the {} in detail.",
-          "I'm sure it's the {}, isn't it?", "The image shows a {} that you don't see often; they've never seen it.")  # fmt: skip
-_ASKED_ZH = ("{}是什么颜色？", "图中有几个{}？", "{}在哪里？", "图片里有没有{}？", "请描述一下这个{}。", "这张图片展示了一个{}，我们可以看到它。",
-             "他们说这是{}，但是我不知道为什么。", "因为{}很漂亮，所以大家都喜欢。", "如果没有{}，就不能这样做。")  # fmt: skip
-_PROMPTS = ("Generate the caption in English:", "Generate the caption in Chinese:", "with grounding:", "OCR with grounding:",
-            "Answer:", "Picture 1: ", "user\n", "assistant\n", "system\nYou are a helpful assistant.")  # fmt: skip
+
+def _phrases(text: str) -> list[str]:
+    return [phrase.strip() for phrase in text.split("/") if phrase.strip()]
+
+
+def _pairs(text: str) -> dict[str, str]:
+    """English phrase -> Chinese phrase; the Chinese one follows the last blank."""
+    return {english: chinese for english, _, chinese in (phrase.rpartition(" ") for phrase in _phrases(text))}
+
+
+_COLOURS = _pairs("""
+    red 红色 / blue 蓝色 / green 绿色 / yellow 黄色 / black 黑色 / white 白色 / brown 棕色 / pink 粉色 /
+    purple 紫色 / orange 橙色 / grey 灰色
+""")
+_PLACES = _pairs("""
+    on the table 在桌子上 / in the street 在街上 / next to a tree 在树旁边 / on the beach 在海滩上 /
+    in front of a house 在房子前面 / under the sky 在天空下 / in a kitchen 在厨房里 /
+    at the station 在车站 / on the grass 在草地上 / near the water 在水边 / in a field 在田野里 /
+    by the window 在窗边 / behind the fence 在围栏后面 / at night 在夜晚
+""")
+_THINGS = _pairs("""
+    man 男人 / woman 女人 / person 人 / child 孩子 / group of people 一群人 / dog 狗 / cat 猫 / horse 马 /
+    bird 鸟 / car 汽车 / bus 公共汽车 / train 火车 / boat 船 / bicycle 自行车 / chair 椅子 / table 桌子 /
+    cup 杯子 / book 书 / flower 花 / house 房子 / building 建筑 / sign 标志 / circle 圆 / square 正方形 /
+    triangle 三角形 / bottle 瓶子 / phone 手机 / computer 电脑 / ball 球 / plate of food 一盘食物
+""")
+_DOING = _pairs("""
+    standing 站 / sitting 坐 / playing 玩耍 / walking 走 / running 跑步 / looking at the camera 看着镜头 /
+    lying 躺 / holding something 拿着东西 / waiting 等待 / eating 吃东西
+""")
+_ASKED = _phrases("""
+    What colour is the {}? / How many {}s are there? / Where is the {}? / Is there a {} in the picture? /
+    What is the {} doing? / What is written on the {}? / Describe the {} in detail. /
+    I'm sure it's the {}, isn't it? /
+    The image shows a {} that you don't see often; they've never seen it.
+""")
+_ASKED_ZH = _phrases("""
+    {}是什么颜色？ / 图中有几个{}？ / {}在哪里？ / 图片里有没有{}？ / 请描述一下这个{}。 /
+    这张图片展示了一个{}，我们可以看到它。 / 他们说这是{}，但是我不知道为什么。 /
+    因为{}很漂亮，所以大家都喜欢。 / 如果没有{}，就不能这样做。
+""")
+_PROMPTS = (
+    "Generate the caption in English:", "Generate the caption in Chinese:", "with grounding:", "OCR with grounding:",
+    "Answer:", "Picture 1: ", "user\n", "assistant\n", "system\nYou are a helpful assistant.",
+)  # fmt: skip
 
 
 def main() -> None:

@@ -1,0 +1,76 @@
+"""From the pieces a page's producer emitted to lines as a reader sees them.
+
+PDF producers place words, cells and single characters one by one, and browsers give a box per inline element: pieces
+that follow each other on one baseline with no more than a word's gap between them are one line.
+"""
+
+from dataclasses import dataclass, replace
+
+from renderers.characters import is_wide
+from renderers.page import Line, Quad, Rect, bounds, clip_quad, turned_quad, union
+
+JOIN_GAP = 0.45  # of the font size: a wider gap separates columns; word gaps are 0.2 to 0.4
+SPACE_GAP = 0.17  # of the font size: a narrower gap is kerning within a word
+_OVERLAP = 0.5  # share of the lower run's height that two runs of one line have in common
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A piece of a line: cleaned text, quad in pixels, font size in pixels.
+
+    `turns` is the number of clockwise quarter turns of the glyphs, None when slanted (never merged); `vertical` is
+    True for text set from top to bottom with upright glyphs; `spaced` tells whether the raw text began and ended
+    with white space.
+    """
+
+    text: str
+    quad: Quad
+    size: float
+    turns: int | None
+    vertical: bool
+    spaced: tuple[bool, bool]
+
+
+def merge_runs(runs: list[Run], width: int, height: int) -> list[Line]:
+    """Merge neighbours in the given order and return lines clipped to an image of `width` x `height` pixels."""
+    merged: list[Run] = []
+    for run in runs:
+        joined = merged and _join(merged[-1], run)
+        if joined:
+            merged[-1] = joined
+        else:
+            merged.append(run)
+    return [Line(run.text, clip_quad(run.quad, width, height)) for run in merged]
+
+
+def _join(a: Run, b: Run) -> Run | None:
+    """Return both as one run, or None where they are not neighbours on one line."""
+    if a.turns is None or (a.turns, a.vertical) != (b.turns, b.vertical):
+        return None
+    box_a, box_b = bounds(a.quad), bounds(b.quad)
+    flow = (a.turns + a.vertical) % 4
+    gap, overlap = _along(box_a, box_b, flow)
+    em = max(a.size, b.size)
+    if overlap < _OVERLAP or not -0.3 * em <= gap <= JOIN_GAP * em or min(a.size, b.size) < 0.4 * em:
+        return None
+    space = " " if _needs_space(a, b, gap / em) else ""
+    quad = turned_quad(union(box_a, box_b), a.turns)
+    return replace(a, text=a.text + space + b.text, quad=quad, size=em, spaced=(a.spaced[0], b.spaced[1]))
+
+
+def _needs_space(a: Run, b: Run, gap: float) -> bool:
+    if is_wide(a.text[-1]) or is_wide(b.text[0]):
+        return False
+    return gap > SPACE_GAP or a.spaced[1] or b.spaced[0]
+
+
+def _along(a: Rect, b: Rect, flow: int) -> tuple[float, float]:
+    """Return the gap from a's end to b's start along the direction of flow, and their overlap across it.
+
+    `flow` is 0 for left to right, 1 downwards, 2 right to left, 3 upwards; the overlap is a share of the smaller.
+    """
+    start, end = (0, 2) if flow % 2 == 0 else (1, 3)
+    low, high = (1, 3) if flow % 2 == 0 else (0, 2)
+    gap = b[start] - a[end] if flow < 2 else a[start] - b[end]
+    common = min(a[high], b[high]) - max(a[low], b[low])
+    return gap, common / max(min(a[high] - a[low], b[high] - b[low]), 1e-6)

@@ -1,0 +1,109 @@
+"""Vision tower -> adapter -> language model.
+
+Shapes: B packs (rows), L tokens per row, N images, Q queries per image, P patches, D width of the language model,
+T supervised tokens in the batch.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from trainer.adapter import Adapter, Tail
+from trainer.attention import block_mask
+from trainer.language import build_language
+from trainer.sizes import ModelConfig
+from trainer.vision import VisionTower, normalise
+
+PARTS = ("vision", "adapter", "tail", "language")
+# Supervised tokens whose logits exist at once: 2048 x 151936 float32 logits are 1.2 GB, and their gradient as much.
+LOSS_CHUNK = 2048
+
+
+class VisionLanguageModel(nn.Module):
+    """The whole model; its children are the four parts that a stage freezes or trains."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.vision = VisionTower(config.vision)
+        self.language = build_language(config.language)
+        width = self.language.config.hidden_size
+        self.adapter = Adapter(config.vision.width, width, config.queries, config.adapter_heads)
+        self.tail = Tail(width)
+
+    def forward(self, batch: dict, attention: str) -> torch.Tensor:
+        """Return the summed cross-entropy of each row's supervised tokens, [B] float32.
+
+        `batch` is what `batch.collate` makes; `attention` is "causal" or "isolated". Sums, not means: only the loop
+        knows how many supervised tokens the whole step has.
+        """
+        embeddings = self.embed(batch["tokens"], batch["pixels"], batch["slots"])
+        hidden = self.language.base_model(
+            inputs_embeds=embeddings,
+            attention_mask=block_mask(batch["segments"]) if attention == "isolated" else None,
+            position_ids=batch["positions"],
+            use_cache=False,
+        ).last_hidden_state
+        rows, length = batch["tokens"].shape
+        losses = self._token_losses(hidden.flatten(0, 1)[batch["supervised"]], batch["labels"])
+        # A masked sum rather than index_add, whose atomic additions on a GPU have no fixed order.
+        of_row = (batch["supervised"] // length)[None] == torch.arange(rows, device=losses.device)[:, None]
+        return (losses[None] * of_row).sum(1)
+
+    def embed(self, tokens, pixels=None, slots=None):
+        """Token embeddings [B, L, D] with image features in their slots; feed it to `language(inputs_embeds=...)`.
+
+        tokens: int64 [B, L]. pixels: uint8 [N, 3, S, S], or None for text. slots: int64 [N * Q], the flat positions
+        (row * L + column) that the features replace, image by image; None finds the <imgpad> tokens in order. Pixels
+        without slots at all (a batch of pure text carries one black image) are computed and weigh zero, so that
+        every rank runs, and reduces the gradients of, the same modules.
+        """
+        embeddings = self.language.get_input_embeddings()(tokens)
+        if pixels is None:
+            return embeddings
+        if slots is None:
+            slots = (tokens.flatten() == self.config.image_token).nonzero().flatten()
+        features = self.image_features(pixels).to(embeddings.dtype)
+        if slots.numel() == 0:
+            return embeddings + features.sum() * 0
+        if slots.numel() != features.shape[0] * features.shape[1]:
+            raise ValueError(
+                f"{slots.numel()} image positions for {features.shape[0]} images of {features.shape[1]} queries"
+            )
+        return embeddings.flatten(0, 1).index_copy(0, slots, features.flatten(0, 1)).view_as(embeddings)
+
+    def image_features(self, pixels):
+        """uint8 [N, 3, S, S] -> [N, Q, D]."""
+        pixels = normalise(pixels).to(self.vision.conv1.weight.dtype)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and _is_trained(self.vision)):
+            patches = self.vision(pixels)
+        return self.tail(self.adapter(patches))
+
+    def _token_losses(self, hidden, labels):
+        """[T, D], [T] -> cross-entropy [T], float32. Long inputs go in chunks whose logits are not kept."""
+        if len(hidden) <= LOSS_CHUNK:
+            return self._chunk_losses(hidden, labels)
+        chunks = zip(hidden.split(LOSS_CHUNK), labels.split(LOSS_CHUNK), strict=True)
+        return torch.cat([checkpoint(self._chunk_losses, h, y, use_reentrant=False) for h, y in chunks])
+
+    def _chunk_losses(self, hidden, labels):
+        logits = self.language.get_output_embeddings()(hidden).float()
+        return F.cross_entropy(logits, labels, reduction="none")
+
+
+def _is_trained(part: nn.Module) -> bool:
+    return any(p.requires_grad for p in part.parameters())
+
+
+def count_parameters(model: nn.Module) -> dict[str, int]:
+    """Parameters of each part, tied ones once; the adapter's fixed position table counts, as in the paper."""
+    parts = dict(model.named_children())
+    counts = {name: sum(p.numel() for p in parts[name].parameters()) for name in PARTS}
+    counts["adapter"] += parts["adapter"].pos_embed.numel()
+    return counts
+
+
+def part_of(parameter: str) -> str:
+    """The part that a parameter, named as in the model's state dict, belongs to."""
+    return parameter.partition(".")[0]

@@ -38,11 +38,12 @@ _KEYS = tuple(f.name for f in fields(Dataset) if f.name != "name")
 _REQUIRED = ("language", "licence", "job", "reader", "tasks")
 
 
-def load_catalog(path: str | Path = DEFAULT, rules: Mapping[str, Iterable[str]] | None = None) -> dict[str, Dataset]:
-    """Read a catalog. `rules` maps each known rule to its parameters; without it rules are not checked.
+def load_catalog(path: str | Path | None = None, rules: Mapping[str, Iterable[str]] | None = None) -> dict[str, Dataset]:
+    """Read a catalog, by default the checkout's own. `rules` maps each known rule to its parameters; without it rules are not checked.
 
     Raises CatalogError for an unknown key, rule, parameter, task or language, naming the line and the known ones.
     """
+    path = path or DEFAULT
     loader = _Loader(path)
     tree = loader.load()
     if not isinstance(tree, dict) or not tree:

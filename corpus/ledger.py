@@ -132,6 +132,10 @@ class LedgerWriter:
         self.counts.check("ledger")
         return self.counts
 
+    def abandon(self) -> None:
+        """Close the parquet file as it is; for splits that are not committed."""
+        self._writer.close()
+
     def _refuse_unknown(self, names: Set[str]) -> None:
         if unknown := names - self._names:
             raise ValueError(f"the ledger has no column {sorted(unknown)}; it has {sorted(self._names)}")

@@ -1,5 +1,6 @@
 """A split of a job's input, and the sink that takes what becomes of its rows."""
 
+import contextlib
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -62,6 +63,10 @@ class Sink:
         return self
 
     def __exit__(self, *error):
+        # Without a commit the parquet writers are still open, and would write to closed files when collected.
+        for close in (self._ledger.abandon, self._table_writer and self._table_writer.close):
+            with contextlib.suppress(OSError, ValueError):
+                close and close()
         self._files.__exit__(*error)
 
     def keep(self, sample: Sample, row: int, **columns) -> None:

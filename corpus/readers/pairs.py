@@ -1,0 +1,236 @@
+"""Image-text pairs as LAION, COYO and DataComp publish them: URL parquet, image parquet, img2dataset shards.
+
+Every reader yields batches; a batch holds one `Pair` or table row for every input row, the broken ones included.
+Schemas: the datasets' own repositories; img2dataset's layout: its README.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from corpus.records import IMAGE_EXTENSIONS, BadImage, image_header
+from corpus.shards import RawSample, read_shard
+
+BATCH_ROWS = 1024
+BATCH_BYTES = 64 << 20
+TABLE_ROWS = 65_536
+KEY_COLUMN = "sample_key"  # carries a row's key from metadata mode through a downloader and back
+_OUR_KEY = re.compile(r"[a-z0-9_-]+/[a-z0-9_-]+/[0-9]+")
+# img2dataset and Hugging Face name the bytes so; a struct has the fields `bytes` and `path`.
+_IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes", "image_path", "path")
+# The joined LAION releases add these and carry WIDTH and HEIGHT the right way round; the raw ones have them swapped.
+_JOINED_COLUMNS = {"hash", "pwatermark", "punsafe"}
+
+
+class MissingColumns(ValueError):
+    """A table lacks a column that the catalog names."""
+
+
+@dataclass(slots=True)
+class Pair:
+    """One input row with its image. `problem` is the error kind where it cannot be used, `detail` what was seen."""
+
+    row: int
+    text: str | None = None
+    image: bytes | None = None
+    ext: str = ""
+    width: int | None = None
+    height: int | None = None
+    clip_score: float | None = None
+    key: str | None = None  # the key an earlier run of ours gave it
+    source: dict = field(default_factory=dict)
+    problem: str | None = None
+    detail: str = ""
+
+
+# --- img2dataset shards ---
+
+
+def shard_pairs(file: BinaryIO, columns: Mapping[str, str]) -> Iterator[list[Pair]]:
+    """Yield batches of pairs of a WebDataset shard, in its order; `columns` maps our names to keys of its JSON."""
+    pairs = (_shard_pair(row, raw, columns) for row, raw in enumerate(read_shard(file)))
+    return _batches(pairs)
+
+
+def _shard_pair(row: int, raw: RawSample, columns: Mapping[str, str]) -> Pair:
+    pair = Pair(row, source={"key": raw.key}, problem=raw.problem, detail=raw.detail)
+    if pair.problem:
+        return pair
+    images = [data for ext, data in raw.members.items() if ext.rpartition(".")[2] in (*IMAGE_EXTENSIONS, "jpeg", "gif")]
+    if len(images) != 1:
+        pair.problem, pair.detail = "no_image", f"{len(images)} images among members {sorted(raw.members)}"
+        return pair
+    try:
+        record = json.loads(raw.members.get("json", b"{}"))
+        _take_record(pair, record if isinstance(record, dict) else {}, raw.members, columns)
+    except ValueError as error:
+        pair.problem, pair.detail = "bad_json", str(error)
+        return pair
+    return _with_image(pair, images[0])
+
+
+def _take_record(pair: Pair, record: dict, members: Mapping[str, bytes], columns: Mapping[str, str]) -> None:
+    text = record.get(columns["text"])
+    if text is None and "txt" in members:
+        text = members["txt"].decode("utf-8", "replace")
+    if text is None:
+        text = record.get("caption", record.get("text"))
+    # JSON can spell lone surrogates, which no UTF-8 column can hold.
+    pair.text = text.encode("utf-8", "replace").decode() if isinstance(text, str) else None
+    scores = record.get("scores") if isinstance(record.get("scores"), dict) else {}
+    pair.clip_score = _number(record.get(columns.get("clip_score"), scores.get("clip")))
+    pair.key = _our_key(record.get(KEY_COLUMN) or (record.get("key") if "task" in record else None))
+    url = record.get("url") or record.get(columns.get("url")) or (record.get("source") or {}).get("url")
+    if isinstance(url, str):
+        pair.source["url"] = url
+
+
+def _number(value) -> float | None:
+    return float(value) if isinstance(value, int | float) and value == value else None
+
+
+def _our_key(value) -> str | None:
+    return value if isinstance(value, str) and _OUR_KEY.fullmatch(value) else None
+
+
+def _with_image(pair: Pair, data: bytes) -> Pair:
+    try:
+        pair.ext, pair.width, pair.height = image_header(data)
+        pair.image = data
+    except BadImage as error:
+        pair.problem, pair.detail = error.kind, str(error)
+    return pair
+
+
+def _batches(pairs: Iterator[Pair]) -> Iterator[list[Pair]]:
+    batch, size = [], 0
+    for pair in pairs:
+        batch.append(pair)
+        size += len(pair.image or b"")
+        if len(batch) >= BATCH_ROWS or size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def failed_downloads(sidecar: BinaryIO, seen: set[str]) -> Iterator[tuple[str, str, str]]:
+    """Yield (key, kind, detail) for the rows of img2dataset's parquet that the tar does not hold.
+
+    `seen` are the tar's base names. `not_downloaded`: the downloader recorded a failure. `missing_from_shard`: it
+    recorded success, so the tar lost the sample.
+    """
+    table = pq.read_table(sidecar, columns=["key", "status", "error_message"])
+    for row in table.to_pylist():
+        if row["status"] != "success":
+            yield row["key"], "not_downloaded", f"{row['status']}: {row['error_message']}"
+        elif row["key"] not in seen:
+            yield row["key"], "missing_from_shard", "the downloader's parquet lists it as a success"
+
+
+# --- Parquet ---
+
+
+@dataclass(frozen=True)
+class TableLayout:
+    """How to read a parquet file: our column -> its column, and where its images are, if anywhere."""
+
+    columns: Mapping[str, str]
+    image: str | None
+
+
+def table_layout(schema: pa.Schema, columns: Mapping[str, str], reader: str, where: str) -> TableLayout:
+    """Match a file's schema with the catalog. Raises MissingColumns, naming what is there."""
+    found = {ours: theirs for ours, theirs in columns.items() if theirs in schema.names}
+    image = columns.get("image") or next((n for n in _IMAGE_COLUMNS if n in schema.names), None)
+    if "text" not in found or (image is None and "url" not in found):
+        lacking = [theirs for ours, theirs in columns.items() if ours in ("text", "url") and ours not in found]
+        raise MissingColumns(
+            f"{where}: no column {', '.join(map(repr, lacking))}; it has {', '.join(schema.names)}. "
+            "Choose another --dataset, or set the entry's `columns` in a catalog of your own (--catalog)"
+        )
+    if reader == "laion" and not _JOINED_COLUMNS & set(schema.names) and {"width", "height"} <= found.keys():
+        found = found | {"width": found["height"], "height": found["width"]}
+    return TableLayout(found, image if image in schema.names else None)
+
+
+def tables(file: BinaryIO, row_groups: Sequence[int]) -> Iterator[pa.Table]:
+    """Yield the rows of some row groups as tables of bounded size, all columns."""
+    parquet = pq.ParquetFile(file)
+    for batch in parquet.iter_batches(batch_size=TABLE_ROWS, row_groups=list(row_groups), use_threads=False):
+        yield pa.Table.from_batches([batch])
+
+
+def rule_columns(table: pa.Table, layout: TableLayout) -> pa.Table:
+    """Return text (string), width, height (int32) and clip_score (float64) as the rules take them."""
+    made = {"text": valid_text(table[layout.columns["text"]])}
+    for name, kind in (("width", pa.int32()), ("height", pa.int32()), ("clip_score", pa.float64())):
+        if name in layout.columns:
+            made[name] = _numeric(table[layout.columns[name]], kind)
+    return pa.table(made)
+
+
+def valid_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a string column; bytes that are not UTF-8 become U+FFFD instead of breaking every kernel after this."""
+    try:
+        column = column.cast(pa.string())
+        column.validate(full=True)
+        return column
+    except pa.ArrowInvalid:
+        raw = column.cast(pa.binary()).to_pylist()
+        text = [value if value is None else value.decode("utf-8", "replace") for value in raw]
+        return pa.chunked_array([pa.array(text, pa.string())])
+
+
+def _numeric(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    numbers = pc.cast(column, pa.float64(), safe=False)
+    usable = pc.and_(pc.is_finite(numbers), pc.less(pc.abs(numbers), 2**31))
+    return pc.cast(pc.if_else(usable, numbers, None), kind, safe=False)
+
+
+def table_pairs(table: pa.Table, layout: TableLayout, first_row: int, images: Path | None) -> Iterator[list[Pair]]:
+    """Yield batches of pairs of a table whose image column holds bytes, or paths below the folder `images`."""
+    rules = rule_columns(table, layout).to_pylist()
+    urls = table[layout.columns["url"]].to_pylist() if "url" in layout.columns else [None] * len(rules)
+    keys = table[KEY_COLUMN].to_pylist() if KEY_COLUMN in table.column_names else [None] * len(rules)
+    values = table[layout.image]
+
+    def pairs() -> Iterator[Pair]:
+        for i, (rule_row, url, key) in enumerate(zip(rules, urls, keys, strict=True)):
+            pair = Pair(first_row + i, rule_row["text"], clip_score=rule_row.get("clip_score"), key=_our_key(key))
+            pair.source = {"url": url} if url else {}
+            yield _with_stored_image(pair, values[i].as_py(), images)
+
+    return _batches(pairs())
+
+
+def _with_stored_image(pair: Pair, value, images: Path | None) -> Pair:
+    if isinstance(value, dict):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, str):
+        value = _read_below(pair, value, images)
+    if pair.problem is None and not isinstance(value, bytes):
+        pair.problem, pair.detail = "no_image", "the image column is null"
+    return pair if pair.problem else _with_image(pair, value)
+
+
+def _read_below(pair: Pair, name: str, images: Path | None) -> bytes | None:
+    """Read a file that the data names, but only from below the folder that the user named."""
+    if images is None:
+        pair.problem, pair.detail = "image_path_not_allowed", f"{name!r}: name the folder of images with --images"
+        return None
+    path = (images / name).resolve()
+    if not path.is_relative_to(images.resolve()):
+        pair.problem, pair.detail = "path_outside_images", repr(name)
+    elif not path.is_file():
+        pair.problem, pair.detail = "image_file_missing", repr(name)
+    else:
+        return path.read_bytes()
+    return None

@@ -1,0 +1,324 @@
+#!/usr/bin/env python
+"""Clean raw image-text pairs (LAION-en, LAION-zh, LAION-COCO, DataComp, COYO) by the eight rules of Qwen-VL A.1.
+
+Inputs: img2dataset-style WebDataset shards, parquet with an image column, or parquet of URLs alone. The last is
+metadata mode: every rule that needs no image runs, and the output is the cleaned parquet (ID.urls.parquet), ready for
+fetch_images.py; a later run over the downloaded shards completes the rules, and the two ledgers join by key.
+"""
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+if __name__ == "__main__":  # run as a script: the checkout's root, not pipelines/, holds the packages
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import fsspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cleaners import rules
+from corpus.catalog import Dataset, find, load_catalog
+from corpus.ledger import DROPPED, ERROR, KEPT
+from corpus.readers import pairs
+from corpus.readers.pairs import Pair
+from corpus.records import BadImage, EncodedImage, Sample, decode_image
+from corpus.splits import Sink, Split, fingerprint
+from pipelines import job
+from pipelines.report import thumbnail
+
+ROWS_PER_SPLIT = 1_000_000  # of a parquet file; a fixed number, so that splits do not depend on the workers
+THUMBNAILS_PER_RULE = 3  # in each split
+_EXAMPLE = "python pipelines/clean_laion.py --dataset laion-en --input 'raw/*.tar' --output cleaned/laion-en"
+
+
+def main() -> None:
+    args = _parser().parse_args()
+    known = {name: rule.defaults for name, rule in rules.RULES.items()}
+    dataset = find(load_catalog(args.catalog, known), args.dataset, job="clean_laion")
+    inputs = _without_sidecars(job.find_inputs(args.input))
+    splits = list(_plan(inputs, dataset))
+    metadata = {split.source["kind"] for split in splits} - {"unreadable"} == {"urls"}
+    if not metadata and any(split.source["kind"] == "urls" for split in splits):
+        raise job.UserError("the input mixes parquet of URLs alone with images: clean them into two folders")
+    options = {"limit": args.limit, "decode": args.decode, "images": args.images}
+    job.run(
+        "clean_laion", args, splits, _settings(dataset, args),
+        lambda split, sink: clean_split(split, sink, dataset, **options),
+        scores=rules.SCORES, table=metadata,
+    )  # fmt: skip
+
+
+def _parser():
+    parser = job.parser(__doc__, _EXAMPLE)
+    parser.add_argument("--images", metavar="DIR", help="folder below which a parquet's image paths lie")
+    parser.add_argument("--decode", action="store_true", help="decode every kept image, to find damage inside")
+    return parser
+
+
+def _settings(dataset: Dataset, args) -> dict:
+    return {
+        "language": dataset.language,
+        "columns": dict(dataset.columns),
+        "rules": {name: dict(parameters) for name, parameters in dataset.rules.items()},
+        "decode": args.decode,
+        "order": ["not_downloaded", *rules.RULES],
+        "thresholds": rules.thresholds(dataset.rules),
+        "paper": {"original": dataset.original, "cleaned": dataset.cleaned},
+    }
+
+
+def _without_sidecars(inputs: list[str]) -> list[str]:
+    """Leave out the parquet that img2dataset writes beside each tar: it is read with its tar."""
+    tars = {path.removesuffix(".tar") for path in inputs if path.endswith(".tar")}
+    return [path for path in inputs if not path.endswith("_stats.json") and path.removesuffix(".parquet") not in tars]
+
+
+def _plan(inputs: list[str], dataset: Dataset) -> Iterator[Split]:
+    """Yield one split per tar and one per `ROWS_PER_SPLIT` rows of parquet, numbered in the order of the input."""
+    number = 0
+    for url in inputs:
+        print_of_file = fingerprint(url)
+        for source in _sources(url, dataset):
+            yield Split(f"{number:05d}", source, print_of_file | {"row_groups": source.get("row_groups")})
+            number += 1
+
+
+def _sources(url: str, dataset: Dataset) -> Iterator[dict]:
+    if url.endswith((".tar", ".tar.gz", ".tgz")):
+        yield {"kind": "shard", "url": url}
+        return
+    if not url.endswith(".parquet"):
+        raise job.UserError(f"{url}: expected a .tar, .tar.gz or .parquet file")
+    try:
+        with fsspec.open(url, "rb") as file:
+            parquet = pq.ParquetFile(file)
+            layout = pairs.table_layout(parquet.schema_arrow, dataset.columns, dataset.reader, url)
+            kind = "table" if layout.image else "urls"
+            rows_by_group = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
+            for groups, first_row in _slices(rows_by_group):
+                yield {"kind": kind, "url": url, "row_groups": groups, "first_row": first_row}
+    except pairs.MissingColumns as error:
+        raise job.UserError(str(error)) from None
+    except (pa.ArrowException, OSError) as error:
+        yield {"kind": "unreadable", "url": url, "detail": str(error)}
+
+
+def _slices(rows_by_group: list[int]) -> Iterator[tuple[list[int], int]]:
+    """Yield (row groups, first row) of slices of at least `ROWS_PER_SPLIT` rows."""
+    groups, first, end = [], 0, 0
+    for group, rows in enumerate(rows_by_group):
+        groups.append(group)
+        end += rows
+        if end - first >= ROWS_PER_SPLIT or group == len(rows_by_group) - 1:
+            yield groups, first
+            groups, first = [], end
+
+
+def clean_split(
+    split: Split,
+    sink: Sink,
+    dataset: Dataset,
+    *,
+    limit: int | None = None,
+    decode: bool = False,
+    images: str | None = None,
+) -> None:
+    """Clean one split: every row of it goes to the sink once, in input order."""
+    source = split.source
+    if source["kind"] == "unreadable":
+        sink.error(f"{dataset.name}/{split.id}/000000", 0, "unreadable_file", f"{source['url']}: {source['detail']}")
+    elif source["kind"] == "urls":
+        _clean_urls(split, sink, dataset, limit)
+    else:
+        cleaner = _PairCleaner(split, sink, dataset, decode)
+        batches = _shard_batches(split, dataset) if source["kind"] == "shard" else _table_batches(split, dataset, images)
+        for batch in _limited(batches, limit):
+            cleaner.clean(batch)
+        if source["kind"] == "shard" and limit is None:
+            cleaner.account_for_sidecar()
+
+
+def _limited(batches, limit: int | None):
+    left = limit
+    for batch in batches:
+        yield batch if left is None else batch[:left]
+        if left is not None and (left := left - len(batch)) <= 0:
+            return
+
+
+# --- Pairs with images ---
+
+
+def _shard_batches(split: Split, dataset: Dataset) -> Iterator[list[Pair]]:
+    with fsspec.open(split.source["url"], "rb", compression="infer") as file:
+        yield from pairs.shard_pairs(file, dataset.columns)
+
+
+def _table_batches(split: Split, dataset: Dataset, images: str | None) -> Iterator[list[Pair]]:
+    source = split.source
+    with fsspec.open(source["url"], "rb") as file:
+        layout = pairs.table_layout(pq.read_schema(file), dataset.columns, dataset.reader, source["url"])
+        row = source["first_row"]
+        for table in pairs.tables(file, source["row_groups"]):
+            yield from pairs.table_pairs(table, layout, row, Path(images) if images else None)
+            row += table.num_rows
+
+
+class _PairCleaner:
+    """Runs the rules over batches of pairs and writes what is kept."""
+
+    def __init__(self, split: Split, sink: Sink, dataset: Dataset, decode: bool):
+        self._split, self._sink, self._dataset, self._decode = split, sink, dataset, decode
+        self._shown: Counter = Counter()
+        self._seen: set[str] = set()
+        self._rows = 0
+
+    def clean(self, batch: list[Pair]) -> None:
+        """Judge a batch and write its samples and ledger rows."""
+        self._rows += len(batch)
+        for pair in batch:
+            self._seen.add(pair.source.get("key", ""))
+            pair.key = pair.key or self._key(pair.row)
+        whole = [pair for pair in batch if pair.problem is None]
+        verdicts = rules.clean(_rule_table(whole), self._dataset.rules, language=self._dataset.language)
+        kept = pc.equal(verdicts["outcome"], KEPT).to_pylist()
+        texts = verdicts["text_after"].to_pylist()
+        if self._decode:
+            for pair, is_kept in zip(whole, kept, strict=True):
+                if is_kept:
+                    _decode(pair)
+        measured = verdicts.select([name for name in verdicts.column_names if name in rules.SCORES]).to_pylist()
+        for pair, is_kept, text, scores in zip(whole, kept, texts, measured, strict=True):
+            if is_kept and pair.problem is None:
+                self._sink.write(self._sample(pair, text, scores))
+        self._record(batch, whole, verdicts)
+
+    def account_for_sidecar(self) -> None:
+        """Record the rows that img2dataset's parquet lists and the tar does not hold."""
+        sidecar = self._split.source["url"].removesuffix(".tar") + ".parquet"
+        fs, path = fsspec.core.url_to_fs(sidecar)
+        if not fs.isfile(path):
+            return
+        with fs.open(path, "rb") as file:
+            for row, (_, kind, detail) in enumerate(pairs.failed_downloads(file, self._seen), start=self._rows):
+                record = self._sink.drop if kind == "not_downloaded" else self._sink.error
+                record(self._key(row), row, kind, detail=detail)
+
+    def _key(self, row: int) -> str:
+        return f"{self._dataset.name}/{self._split.id}/{row:06d}"
+
+    def _sample(self, pair: Pair, text: str, scores: dict) -> Sample:
+        shipped = {"clip": pair.clip_score} if pair.clip_score is not None else {}
+        return Sample(
+            key=pair.key, dataset=self._dataset.name, task="caption", language=self._dataset.language, text=text,
+            width=pair.width, height=pair.height, images=[EncodedImage(pair.image, pair.ext)], scores=shipped,
+            source={**pair.source, "row": pair.row},
+        )  # fmt: skip
+
+    def _record(self, batch: list[Pair], whole: list[Pair], verdicts: pa.Table) -> None:
+        rows = _ledger_rows(whole, verdicts)
+        broken = [pair for pair in batch if pair.problem is not None]
+        if broken:
+            undecodable = pa.array([pair.problem is not None for pair in whole], pa.bool_())
+            rows = rows.filter(pc.invert(undecodable))
+            rows = pa.concat_tables([rows, _error_rows(broken)], promote_options="default").sort_by("row")
+        images = {pair.row: pair.image for pair in batch}
+        rows = rows.append_column("thumbnail", pa.array(self._thumbnails(rows, images), pa.binary()))
+        self._sink.rows(rows)
+
+    def _thumbnails(self, rows: pa.Table, images: dict) -> Iterator[bytes | None]:
+        for outcome, rule, row in zip(*(rows[name].to_pylist() for name in ("outcome", "rule", "row")), strict=True):
+            wanted = outcome == DROPPED and self._shown[rule] < THUMBNAILS_PER_RULE
+            self._shown[rule] += wanted
+            yield thumbnail(images[row]) if wanted and images[row] else None
+
+
+def _decode(pair: Pair) -> None:
+    try:
+        decode_image(pair.image)
+    except BadImage as error:
+        pair.problem, pair.detail = error.kind, str(error)
+
+
+def _rule_table(batch: list[Pair]) -> pa.Table:
+    return pa.table(
+        {
+            "text": pa.array([pair.text for pair in batch], pa.string()),
+            "width": pa.array([pair.width for pair in batch], pa.int32()),
+            "height": pa.array([pair.height for pair in batch], pa.int32()),
+            "clip_score": pa.array([pair.clip_score for pair in batch], pa.float64()),
+        }
+    )
+
+
+def _ledger_rows(batch: list[Pair], verdicts: pa.Table) -> pa.Table:
+    keys = pa.array([pair.key for pair in batch], pa.string())
+    rows = pa.array([pair.row for pair in batch], pa.int64())
+    before = pa.array([pair.text for pair in batch], pa.string())
+    return _with_texts(verdicts.add_column(0, "key", keys).add_column(1, "row", rows), before)
+
+
+def _with_texts(verdicts: pa.Table, before: pa.ChunkedArray | pa.Array) -> pa.Table:
+    """Keep both texts where a cleaner changed them, and the caption of every row that was dropped."""
+    changed = pc.fill_null(pc.not_equal(before, verdicts["text_after"]), False)
+    telling = pc.or_(changed, pc.not_equal(verdicts["outcome"], KEPT))
+    after = pc.if_else(changed, verdicts["text_after"], None)
+    table = verdicts.drop_columns(["text_after"])
+    return table.append_column("text_before", pc.if_else(telling, before, None)).append_column("text_after", after)
+
+
+def _error_rows(broken: list[Pair]) -> pa.Table:
+    return pa.table(
+        {
+            "key": pa.array([pair.key for pair in broken], pa.string()),
+            "row": pa.array([pair.row for pair in broken], pa.int64()),
+            "outcome": pa.array([ERROR] * len(broken), pa.string()),
+            "rule": pa.array([pair.problem for pair in broken], pa.string()),
+            "detail": pa.array([f"{pair.detail} [{pair.source.get('key', '')}]"[:500] for pair in broken], pa.string()),
+            "text_before": pa.array([pair.text for pair in broken], pa.string()),
+        }
+    )
+
+
+# --- Metadata mode ---
+
+
+def _clean_urls(split: Split, sink: Sink, dataset: Dataset, limit: int | None) -> None:
+    source = split.source
+    with fsspec.open(source["url"], "rb") as file:
+        layout = pairs.table_layout(pq.read_schema(file), dataset.columns, dataset.reader, source["url"])
+        row = 0
+        for table in pairs.tables(file, source["row_groups"]):
+            if limit is not None and row >= limit:
+                return
+            table = table.slice(0, None if limit is None else limit - row)
+            _clean_table(table, layout, split, sink, dataset, row)
+            row += table.num_rows
+
+
+def _clean_table(
+    table: pa.Table, layout: pairs.TableLayout, split: Split, sink: Sink, dataset: Dataset, row: int
+) -> None:
+    columns = pairs.rule_columns(table, layout)
+    verdicts = rules.clean(columns, dataset.rules, language=dataset.language)
+    keys = _keys(f"{dataset.name}/{split.id}", row, table.num_rows)
+    kept = pc.equal(verdicts["outcome"], KEPT)
+    text_column = layout.columns["text"]
+    cleaned = table.set_column(table.column_names.index(text_column), text_column, verdicts["text_after"])
+    if pairs.KEY_COLUMN in cleaned.column_names:
+        cleaned = cleaned.drop_columns([pairs.KEY_COLUMN])
+    sink.write_table(cleaned.append_column(pairs.KEY_COLUMN, keys).filter(kept))
+    rows = pa.array(range(row, row + table.num_rows), pa.int64())
+    sink.rows(_with_texts(verdicts.add_column(0, "key", keys).add_column(1, "row", rows), columns["text"]))
+
+
+def _keys(prefix: str, first: int, rows: int) -> pa.Array:
+    numbers = pc.utf8_lpad(pc.cast(pa.array(range(first, first + rows), pa.int64()), pa.string()), 6, "0")
+    return pc.binary_join_element_wise(pa.scalar(prefix), numbers, "/")
+
+
+if __name__ == "__main__":
+    job.main(main)

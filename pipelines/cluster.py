@@ -1,0 +1,140 @@
+"""The one module that imports Ray: run a function over splits, in process, on a local Ray or on a cluster."""
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+MAX_RETRIES = 5  # of a split whose worker or node died; an exception in our code is never retried
+
+
+class SplitFailed(Exception):
+    """A split could not be run, for a reason that is not in its data."""
+
+
+def run_splits(
+    work: Callable[..., Any],
+    splits: Iterable[Any],
+    *,
+    workers: int | None = None,
+    setup: Callable[[], Any] | None = None,
+    gpus_per_worker: float = 0,
+) -> Iterator[tuple[Any, Any]]:
+    """Yield (split, result) of `work(split)` as splits finish, in any order.
+
+    With `setup`, a fixed pool of `workers` processes calls it once each, and the work is `work(split, state)`.
+    `workers` 0 runs everything in this process; None uses every core of the cluster. Results must be small: samples
+    go to the output folder, never through the object store.
+    """
+    if workers == 0:
+        yield from _run_in_process(work, splits, setup)
+        return
+    ray = _start_ray(workers)
+    slots = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+    if setup is None:
+        submit = _task_submitter(ray, work, gpus_per_worker)
+    else:
+        submit = _actor_submitter(ray, work, setup, slots, gpus_per_worker)
+    yield from _collect(ray, submit, splits, slots)
+
+
+def in_uploaded_folder() -> bool:
+    """Tell whether this process runs in Ray's own copy of a working directory, where relative outputs are lost."""
+    return "working_dir_files" in Path.cwd().parts
+
+
+def _run_in_process(work, splits, setup) -> Iterator[tuple[Any, Any]]:
+    state = () if setup is None else (setup(),)
+    for split in splits:
+        yield split, work(split, *state)
+
+
+def _start_ray(workers: int | None):
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    if ray.is_initialized():
+        return ray
+    if os.environ.get("RAY_ADDRESS"):
+        # `ray job submit --working-dir` has set the working directory already; setting it twice is an error.
+        environment = None if in_uploaded_folder() else {"working_dir": str(ROOT)}
+        ray.init(runtime_env=environment, logging_level="ERROR")
+    else:
+        ray.init(
+            address="local",
+            num_cpus=workers,
+            include_dashboard=False,
+            _node_ip_address="127.0.0.1",
+            object_store_memory=100 << 20,
+            runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},
+            logging_level="ERROR",
+        )
+    return ray
+
+
+def _task_submitter(ray, work, gpus: float) -> Callable[[Any], tuple[Any, Callable[[], None]]]:
+    remote = ray.remote(max_retries=MAX_RETRIES, retry_exceptions=False, num_cpus=1, num_gpus=gpus)
+    task = remote(lambda split: _in_worker(work, split))
+    return lambda split: (task.remote(split), lambda: None)
+
+
+def _actor_submitter(ray, work, setup, slots: int, gpus: float) -> Callable[[Any], tuple[Any, Callable[[], None]]]:
+    class Worker:
+        def __init__(self):
+            self.state = setup()
+
+        def run(self, split):
+            return _in_worker(work, split, self.state)
+
+    options = {"max_restarts": -1, "max_task_retries": MAX_RETRIES, "num_cpus": 1, "num_gpus": gpus}
+    idle = [ray.remote(**options)(Worker).remote() for _ in range(slots)]
+
+    def submit(split):
+        worker = idle.pop()
+        return worker.run.remote(split), lambda: idle.append(worker)
+
+    return submit
+
+
+def _in_worker(work, split, *state):
+    import pyarrow as pa
+
+    pa.set_cpu_count(1)  # one split, one core: Ray does the spreading
+    return work(split, *state)
+
+
+def _collect(ray, submit, splits: Iterable[Any], slots: int) -> Iterator[tuple[Any, Any]]:
+    waiting, pending = iter(splits), {}
+    while True:
+        for split in islice(waiting, slots - len(pending)):
+            reference, release = submit(split)
+            pending[reference] = split, release
+        if not pending:
+            return
+        (ready,), _ = ray.wait(list(pending), num_returns=1)
+        split, release = pending.pop(ready)
+        result = _result(ray, ready, split)
+        release()
+        yield split, result
+
+
+def _result(ray, reference, split):
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause if isinstance(error.cause, Exception) else SplitFailed(str(error)) from None
+    except ray.exceptions.RayError as error:
+        raise SplitFailed(
+            f"split {getattr(split, 'id', split)}: its worker died {MAX_RETRIES + 1} times ({type(error).__name__}). "
+            "Is there enough memory? `--workers 0` runs it in this process and shows the error."
+        ) from error
+
+
+def stop() -> None:
+    """Shut down a local Ray that this process started."""
+    if "ray" in sys.modules:
+        sys.modules["ray"].shutdown()

@@ -1,0 +1,173 @@
+"""The shell that every job uses: one set of flags, resume, progress, the run's report."""
+
+import argparse
+import glob
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+
+from corpus.catalog import CatalogError
+from corpus.folder import VERSION, OutputFolder, SettingsDiffer, digest
+from corpus.ledger import BlownFuse, Counts, Fuse
+from corpus.splits import Sink, Split
+from pipelines import cluster
+from pipelines.progress import Progress
+
+
+class UserError(Exception):
+    """Something the user can mend; printed without a traceback."""
+
+
+def parser(description: str, example: str, *, dataset: str | None = None) -> argparse.ArgumentParser:
+    """Return a parser with the flags all jobs share. `dataset` is the default name; `--help` ends with `example`."""
+    make = argparse.ArgumentParser(
+        description=description, epilog=f"example:\n  {example}", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    make.add_argument("--input", nargs="+", required=True, metavar="GLOB_OR_URL", help="input files")
+    make.add_argument("--output", required=True, metavar="DIR", help="output folder: a local path or an fsspec URL")
+    make.add_argument("--dataset", default=dataset, required=dataset is None, metavar="NAME", help="catalog entry")
+    make.add_argument("--catalog", metavar="FILE", help="default: the catalog.yaml of this checkout")
+    make.add_argument("--workers", type=_count, metavar="N", help="0: in this process; default: every core")
+    make.add_argument("--limit", type=_count, metavar="N", help="read at most N rows of each split, for a quick look")
+    make.add_argument("--seed", type=int, default=0, metavar="S", help="default: 0")
+    make.add_argument("--overwrite", action="store_true", help="remove what another run left in --output")
+    return make
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{value} is negative")
+    return value
+
+
+def find_inputs(patterns: Sequence[str]) -> list[str]:
+    """Expand globs and URLs to a sorted list of absolute paths or URLs. UserError when a pattern matches nothing."""
+    found = set()
+    for pattern in patterns:
+        matches = _remote_matches(pattern) if "://" in pattern else _local_matches(pattern)
+        if not matches:
+            raise UserError(f"--input {pattern!r} matches no file (quote globs, so that the shell leaves them alone)")
+        found.update(matches)
+    return sorted(found)
+
+
+def _local_matches(pattern: str) -> list[str]:
+    return [str(Path(path).resolve()) for path in glob.glob(pattern, recursive=True) if Path(path).is_file()]
+
+
+def _remote_matches(pattern: str) -> list[str]:
+    fs, path = fsspec.core.url_to_fs(pattern)
+    matches = fs.glob(path) if glob.has_magic(path) else [path] if fs.isfile(path) else []
+    return [fs.unstrip_protocol(match) for match in matches]
+
+
+def run(
+    name: str,
+    args: argparse.Namespace,
+    splits: Sequence[Split],
+    settings: Mapping,
+    work: Callable,
+    *,
+    scores: Mapping[str, pa.DataType],
+    setup: Callable | None = None,
+    fuse: Fuse | None = None,
+    table: bool = False,
+    gpus_per_worker: float = 0,
+) -> Counts:
+    """Run `work(split, sink)` (with `setup`: `work(split, sink, state)`) on every split that is not committed yet.
+
+    `settings` are all that the outputs depend on besides the input; they go into `job.json` and guard the folder.
+    `scores` are the ledger columns that the job measures; `table` makes splits of rows instead of samples.
+    Returns the counts of the whole folder and leaves `report.html` and `report.json` in it.
+    """
+    settings = {"job": name, "version": VERSION, "dataset": args.dataset, "limit": args.limit, **settings}
+    folder = OutputFolder(_output_url(args.output))
+    folder.prepare(settings, overwrite=args.overwrite)
+    todo, done = _divide(folder, splits, digest(settings))
+    sink_options = {"scores": dict(scores), "settings_digest": digest(settings), "fuse": fuse or Fuse(), "table": table}
+
+    def run_one(split: Split, *state) -> Counts:
+        return _run_split(work, folder.url, split, sink_options, state)
+
+    with Progress(name, len(splits), done) as progress:
+        results = cluster.run_splits(run_one, todo, workers=args.workers, setup=setup, gpus_per_worker=gpus_per_worker)
+        for _, counts in results:
+            progress.add(counts)
+    return _finish(folder)
+
+
+def _run_split(work: Callable, url: str, split: Split, sink_options: dict, state: tuple) -> Counts:
+    with Sink(OutputFolder(url), split, **sink_options) as sink:
+        try:
+            work(split, sink, *state)
+            return sink.commit().counts
+        except BlownFuse as error:
+            raise BlownFuse(f"split {split.id} ({split.source.get('url', '')}): {error}") from None
+
+
+def _output_url(output: str) -> str:
+    if "://" in output or Path(output).is_absolute():
+        return output
+    if cluster.in_uploaded_folder():
+        raise UserError(
+            f"--output {output!r} is relative, but this job runs in Ray's own copy of the working directory, which is "
+            "removed at the end: give an absolute path or a URL"
+        )
+    return str(Path(output).resolve())
+
+
+def _divide(folder: OutputFolder, splits: Sequence[Split], settings_digest: str) -> tuple[list[Split], list[Counts]]:
+    """Return (splits to run, counts of splits that are done)."""
+    manifests = folder.manifests()
+    if gone := sorted(manifests.keys() - {split.id for split in splits}):
+        raise UserError(
+            f"{folder.url} holds splits that the input no longer has ({', '.join(gone[:5])}): "
+            "name the whole input again, or another --output"
+        )
+    done = {
+        split.id: manifests[split.id].counts
+        for split in splits
+        if split.id in manifests
+        and manifests[split.id].input == split.fingerprint
+        and manifests[split.id].settings_digest == settings_digest
+    }
+    return [split for split in splits if split.id not in done], list(done.values())
+
+
+def _finish(folder: OutputFolder) -> Counts:
+    from pipelines.report import print_funnel, write_report
+
+    summary = write_report(folder)
+    print_funnel(summary)
+    print(f"\nreport: {folder.url}/report.html")
+    return summary.counts
+
+
+def main(function: Callable[[], None]) -> None:
+    """Run a job's main function; print what the user can mend without a traceback and exit with status 1."""
+    try:
+        function()
+    except (UserError, SettingsDiffer, CatalogError, BlownFuse, cluster.SplitFailed) as error:
+        sys.exit(f"error: {error}")
+    except PermissionError as error:
+        sys.exit(f"error: no permission: {error}")
+    except OSError as error:
+        if error.errno is None:
+            raise
+        sys.exit(f"error: {error.strerror or error}: {error.filename or ''}. {_what_to_do(error.errno)}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; what is committed stays, the same command goes on from there")
+    finally:
+        cluster.stop()
+
+
+def _what_to_do(errno: int) -> str:
+    import errno as codes
+
+    if errno in (codes.ENOSPC, codes.EDQUOT):
+        return "The disk is full: make room and run the same command again, committed splits are kept."
+    return "Mend it and run the same command again; committed splits are kept."

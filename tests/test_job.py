@@ -1,0 +1,183 @@
+"""The job shell: conservation, resume, other settings, the fuse, and what a user reads when something is wrong."""
+
+import json
+import os
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from corpus.folder import OutputFolder, SettingsDiffer
+from corpus.ledger import BlownFuse, Fuse
+from corpus.records import Sample
+from corpus.splits import Split, fingerprint
+from pipelines import job
+
+SCORES = {"length": pa.float64()}
+
+
+def clean_lines(split, sink):
+    """Keep lines that start with k, drop those with d, fail on the rest."""
+    with open(split.source["url"]) as lines:
+        for row, line in enumerate(lines):
+            key = f"lines/{split.id}/{row:06d}"
+            if line.startswith("k"):
+                sink.keep(Sample(key=key, dataset="lines", task="text", language="en", text=line), row, length=len(line))
+            elif line.startswith("d"):
+                sink.drop(key, row, "starts_with_d", value=1.0, threshold=0.0, length=len(line))
+            else:
+                sink.error(key, row, "odd_line", repr(line))
+
+
+def arguments(folder, *more):
+    parser = job.parser("Clean lines.", "python lines.py", dataset="lines")
+    return parser.parse_args(["--input", f"{folder}/in/*.txt", "--output", f"{folder}/out", "--workers", "0", *more])
+
+
+def run(folder, *more, settings=None, work=clean_lines, **options):
+    args = arguments(folder, *more)
+    files = job.find_inputs(args.input)
+    splits = [Split(f"{i:05d}", {"url": url}, fingerprint(url)) for i, url in enumerate(files)]
+    return job.run("lines", args, splits, settings or {"rules": {"starts_with_d": {}}}, work, scores=SCORES, **options)
+
+
+def contents(folder) -> dict[str, bytes]:
+    """All files, manifests without their timing."""
+    found = {}
+    for name in OutputFolder(str(folder)).names():
+        data = (folder / name).read_bytes()
+        if name.endswith(".json") or name.endswith(".html"):
+            data = b"" if name.startswith("report") else json.dumps(json.loads(data) | {"seconds": 0}).encode()
+        found[name] = data
+    return found
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "in").mkdir()
+    for i in range(3):
+        (tmp_path / "in" / f"{i}.txt").write_text("k one\nd two\n" * (i + 1) + "?\n")
+    return tmp_path
+
+
+def test_every_row_has_one_outcome(folder, capsys):
+    counts = run(folder)
+    assert (counts.rows, counts.kept, counts.dropped, counts.errors) == (15, 6, {"starts_with_d": 6}, {"odd_line": 3})
+    rows = pq.read_table(folder / "out" / "00001.parquet").to_pylist()
+    assert [row["outcome"] for row in rows] == ["kept", "dropped", "kept", "dropped", "error"]
+    assert rows[1]["length"] == 6.0
+    printed = capsys.readouterr().out
+    assert "starts_with_d" in printed and "report.html" in printed
+
+
+def test_a_second_run_does_nothing_and_a_lost_manifest_is_one_split(folder):
+    run(folder)
+    before = contents(folder / "out")
+    done = []
+
+    def watched(split, sink):
+        done.append(split.id)
+        clean_lines(split, sink)
+
+    run(folder, work=watched)
+    assert done == []
+    os.unlink(folder / "out" / "00001.json")
+    run(folder, work=watched)
+    assert done == ["00001"]
+    assert contents(folder / "out") == before
+
+
+def test_a_changed_input_file_is_done_again(folder):
+    run(folder)
+    (folder / "in" / "2.txt").write_text("k\n")
+    assert run(folder).rows == 9
+
+
+def test_ray_and_one_process_write_the_same_bytes(folder):
+    run(folder)
+    alone = contents(folder / "out")
+    run(folder, "--overwrite", "--workers", "2")
+    assert contents(folder / "out") == alone
+
+
+def test_other_settings_are_refused_by_name(folder):
+    run(folder)
+    with pytest.raises(SettingsDiffer, match=r"rules.starts_with_d.min: None there, 3 now.*--overwrite"):
+        run(folder, settings={"rules": {"starts_with_d": {"min": 3}}})
+    assert run(folder, "--overwrite", settings={"rules": {"starts_with_d": {"min": 3}}}).rows == 15
+
+
+def test_a_folder_that_is_not_ours_is_left_alone(folder):
+    (folder / "out").mkdir()
+    (folder / "out" / "thesis.tex").write_text("mine")
+    with pytest.raises(SettingsDiffer, match="thesis.tex"):
+        run(folder)
+    run(folder, "--overwrite")
+    assert (folder / "out" / "thesis.tex").read_text() == "mine"
+
+
+def test_what_a_killed_run_left_is_swept(folder):
+    run(folder)
+    before = contents(folder / "out")
+    (folder / "out" / ".00001.tar.deadbeef.tmp").write_bytes(b"half")
+    os.unlink(folder / "out" / "00001.json")
+    run(folder)
+    assert contents(folder / "out") == before
+
+
+def test_the_fuse_stops_a_job_whose_rows_all_fail(folder):
+    (folder / "in" / "0.txt").write_text("?\n" * 50)
+    with pytest.raises(BlownFuse, match="split 00000.*10 rows failed one after another.*last: '\\?"):
+        run(folder, fuse=Fuse(in_a_row=10))
+    with pytest.raises(BlownFuse, match="50 of 50 rows failed"):
+        run(folder, "--overwrite", fuse=Fuse(in_a_row=1000, share=0.5, least_rows=20))
+    assert not [name for name in OutputFolder(str(folder / "out")).names() if name.startswith("00000")]
+
+
+def test_a_sample_that_was_not_written_is_noticed(folder):
+    def forgetful(split, sink):
+        sink.rows(pa.table({"key": ["a"], "row": pa.array([0], pa.int64()), "outcome": ["kept"], "rule": pa.nulls(1, pa.string())}))
+
+    with pytest.raises(AssertionError, match="1 kept rows, 0 samples written"):
+        run(folder, work=forgetful)
+
+
+def test_an_unknown_ledger_column_is_a_bug_not_a_loss(folder):
+    with pytest.raises(ValueError, match="no column"):
+        run(folder, work=lambda split, sink: sink.drop("a", 0, "r", lenght=3))
+
+
+def test_an_empty_glob_says_so(folder):
+    with pytest.raises(job.UserError, match="matches no file"):
+        job.find_inputs([f"{folder}/in/*.tar"])
+
+
+def test_input_that_went_away_is_noticed(folder):
+    run(folder)
+    (folder / "in" / "2.txt").unlink()
+    with pytest.raises(job.UserError, match="00002"):
+        run(folder)
+
+
+def test_a_relative_output_inside_rays_copy_is_refused(folder, monkeypatch):
+    copy = folder / "working_dir_files" / "pkg"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    with pytest.raises(job.UserError, match="absolute path"):
+        run(folder, "--output", "out")
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="mounting a tmpfs needs root on Linux")
+def test_a_full_disk_stops_with_advice_and_keeps_what_is_committed(folder):
+    out = folder / "out"
+    out.mkdir()
+    if os.system(f"mount -t tmpfs -o size=200k tmpfs {out} 2>/dev/null"):
+        pytest.skip("mounting a tmpfs is not allowed here")
+    try:
+        (folder / "in" / "1.txt").write_text("".join(f"k {os.urandom(400).hex()}\n" for _ in range(800)))
+        with pytest.raises(SystemExit, match="disk is full.*committed splits are kept"):
+            job.main(lambda: run(folder))
+        assert list(OutputFolder(str(out)).manifests()) == ["00000"]
+    finally:
+        os.system(f"umount {out}")

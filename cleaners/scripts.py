@@ -1,0 +1,71 @@
+"""Rule 4 of Qwen-VL A.1: which characters a dataset's language has.
+
+English captions hold English; Chinese ones hold Chinese and English. The rule is about characters, not about guessing
+a language: an accented letter that English dictionaries print (café, naïve, Brontë) is English, `ß`, `ł` or `ж` is not.
+Typography, currency, arrows, mathematics and dingbats belong to no language, so they are allowed everywhere; emoji
+have a rule of their own and are allowed here. What nobody can read is foreign: U+FFFD, private use, unassigned.
+"""
+
+from functools import cache
+
+from cleaners.emoji_text import EMOJI_RANGES
+
+Ranges = tuple[tuple[int, int], ...]
+
+# ASCII with the controls that cleaning removes anyway: this rule must not report them when cleaning is off.
+ASCII: Ranges = ((0x00, 0x7F),)
+LATIN_1_SIGNS: Ranges = ((0x80, 0xBF), (0xD7, 0xD7), (0xF7, 0xF7))
+# Latin-1 letters without eth, thorn and sharp s; oe as in "oeuvre"; the capital Y with diaeresis.
+ACCENTED: Ranges = ((0xC0, 0xCF), (0xD1, 0xD6), (0xD8, 0xDD), (0xE0, 0xEF), (0xF1, 0xF6), (0xF8, 0xFD), (0xFF, 0xFF),
+                    (0x152, 0x153), (0x178, 0x178))  # fmt: skip
+SYMBOLS: Ranges = (
+    (0x2B0, 0x2FF),  # spacing modifiers: a prime or apostrophe that a keyboard got wrong
+    (0x2000, 0x206F),  # general punctuation
+    (0x2070, 0x2070), (0x2074, 0x208E),  # superscripts and subscripts
+    (0x20A0, 0x20C0),  # currency
+    (0x20E3, 0x20E3),  # the keycap of an emoji
+    (0x2100, 0x214F),  # letter-like: trade mark, numero, degree Celsius
+    (0x2150, 0x218B),  # fractions, Roman numerals
+    (0x2190, 0x23FF),  # arrows, mathematics, technical
+    (0x2460, 0x27BF),  # enclosed numbers, boxes, shapes, dingbats
+    (0x27C0, 0x27FF), (0x2900, 0x2BFF),  # more mathematics and arrows
+    (0x3030, 0x3030), (0x303D, 0x303D), (0x3297, 0x3297), (0x3299, 0x3299),  # four emoji in CJK blocks
+    (0xFE00, 0xFE0F), (0xFEFF, 0xFEFF), (0xE0020, 0xE007F),  # variation selectors, byte-order mark, flag tags
+)  # fmt: skip
+CHINESE: Ranges = (
+    (0x2E80, 0x2FDF),  # radicals
+    (0x2FF0, 0x303F),  # CJK punctuation, the ideographic space and zero
+    (0x3105, 0x312F), (0x31A0, 0x31BF),  # bopomofo
+    (0x31C0, 0x31E3), (0x3220, 0x3247), (0x3280, 0x32B0),  # strokes, enclosed numbers
+    (0x3300, 0x33FF),  # squared units such as the square metre
+    (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x323AF),  # Han
+    (0xFE10, 0xFE1F), (0xFE30, 0xFE4F), (0xFE50, 0xFE6B),  # vertical and small forms
+    (0xFF01, 0xFF5E), (0xFFE0, 0xFFE6),  # full width
+    # Pinyin's tone marks beyond Latin-1.
+    (0x100, 0x101), (0x112, 0x113), (0x11A, 0x11B), (0x12A, 0x12B), (0x143, 0x144), (0x147, 0x148), (0x14C, 0x14D),
+    (0x16A, 0x16B), (0x1CD, 0x1DC), (0x1F8, 0x1F9),
+)  # fmt: skip
+COMMON = ASCII + LATIN_1_SIGNS + ACCENTED + SYMBOLS + EMOJI_RANGES
+LANGUAGES: dict[str, Ranges] = {"en": COMMON, "zh": COMMON + CHINESE}
+
+
+def character_class(ranges: Ranges) -> str:
+    """Return the inside of an RE2 bracket expression for code point ranges."""
+    return "".join(rf"\x{{{first:X}}}-\x{{{last:X}}}" for first, last in sorted(ranges))
+
+
+@cache
+def foreign(language: str) -> str:
+    """Return the RE2 class of characters that captions of `language` must not hold.
+
+    Raises ValueError for a language without a table.
+    """
+    return f"[^{allowed(language)}]"
+
+
+@cache
+def allowed(language: str) -> str:
+    """Return the inside of the RE2 class of the characters of `language`."""
+    if language not in LANGUAGES:
+        raise ValueError(f"no characters known for language {language!r}; languages are {', '.join(LANGUAGES)}")
+    return character_class(LANGUAGES[language])

@@ -1,7 +1,6 @@
 """What a page's text is made of: cleaning, forbidden Unicode blocks, language by script, estimated tokens."""
 
 import re
-from itertools import groupby
 
 LATIN_EXTENDED = re.compile("[\u0100-\u024f]")  # the blocks Latin Extended-A and Latin Extended-B
 # The paper names the Private Use Area; its two supplementary planes are added here.
@@ -27,11 +26,15 @@ _SCRIPTS = (  # language of a page by the script of its letters; the first that 
     ("th", re.compile("[\u0e00-\u0e7f]"), 0.5),
 )
 _ENGLISH = frozenset(("the", "of", "and", "to", "in", "is", "that", "for", "with", "on", "are", "this", "was", "from"))
+_LATIN_WORD = re.compile("[A-Za-z\u00c0-\u024f]+")
+_MARK = re.compile("[!-@\\[-`{-~]")
 _WORD = re.compile(r"[^\W\d_]+")
 
 
 def clean_text(text: str) -> str:
     """Leave out characters no reader sees and turn every run of white space into one space."""
+    if text.isascii() and text.isprintable() and "  " not in text:
+        return text.strip()
     return _SPACES.sub(" ", _UNSEEN.sub("", text)).strip()
 
 
@@ -59,14 +62,7 @@ def estimate_tokens(text: str) -> float:
     Latin words cost a token for every 3 letters, digits and punctuation one each, anything else 1.3 a character
     (Qwen's tokenizer needs 0.7 for Chinese and 1.2 for Arabic; a small byte-level one more).
     """
-    total = 0.0
-    for kind, run in groupby(text, _token_kind):
-        length = sum(1 for _ in run)
-        total += {"letter": -(-length // 3), "space": 0, "mark": length}.get(kind, 1.3 * length)
-    return total
-
-
-def _token_kind(character: str) -> str:
-    if character.isascii():
-        return "letter" if character.isalpha() else "space" if character == " " else "mark"
-    return "letter" if character <= "\u024f" and character.isalpha() else "other"
+    words = _LATIN_WORD.findall(text)
+    letters, marks = sum(map(len, words)), len(_MARK.findall(text))
+    others = len(text) - letters - marks - text.count(" ")
+    return sum((len(word) + 2) // 3 for word in words) + marks + 1.3 * others

@@ -37,21 +37,35 @@ def background(patch: np.ndarray) -> int:
 
 def ink_mask(patch: np.ndarray, paper: int) -> np.ndarray:
     """Return uint8 [height, width], 255 where the patch differs from the luminance `paper` by more than CONTRAST."""
+    if paper + CONTRAST >= 255:  # white paper: nothing is brighter, and one pass is enough
+        return cv2.threshold(patch, paper - CONTRAST - 1, 255, cv2.THRESH_BINARY_INV)[1]
     return cv2.threshold(cv2.absdiff(patch, float(paper)), CONTRAST, 255, cv2.THRESH_BINARY)[1]
 
 
-def fit_to_ink(grey: np.ndarray, rect: Rect) -> Rect | None:
-    """Draw a box in to the ink inside it; None when nothing shows there.
+class Ink:
+    """The ink of one page, ready to be asked about many boxes."""
 
-    Over a photo, a gradient or a table's rules everything is ink and the box stays as it is.
-    """
-    patch, left, top = crop(grey, rect)
-    if patch.size == 0:
-        return None
-    x, y, width, height = cv2.boundingRect(ink_mask(patch, background(patch)))
-    if width == 0:
-        return None
-    return float(left + x), float(top + y), float(left + x + width), float(top + y + height)
+    def __init__(self, pixels: np.ndarray):
+        self.grey = luminance(pixels)
+        # One mask against the commonest luminance of the page serves nearly every line.
+        counts = np.bincount(self.grey[::16, ::16].ravel(), minlength=256)
+        self._mask = ink_mask(self.grey, int(counts.argmax()))
+
+    def fit(self, rect: Rect) -> Rect | None:
+        """Draw a box in to the ink inside it; None when nothing shows there.
+
+        Over a photo, a gradient or a table's rules everything is ink and the box stays as it is.
+        """
+        patch, left, top = crop(self._mask, rect)
+        if patch.size == 0:
+            return None
+        if patch[0, 0] and patch[-1, -1]:  # on paper of another colour than the page's
+            patch, left, top = crop(self.grey, rect)
+            patch = ink_mask(patch, background(patch))
+        x, y, width, height = cv2.boundingRect(patch)
+        if width == 0:
+            return None
+        return float(left + x), float(top + y), float(left + x + width), float(top + y + height)
 
 
 def fill(shape: tuple[int, int], quads: list[Quad], value: int = 1) -> np.ndarray:

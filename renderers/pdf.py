@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import pymupdf
 
-from renderers import ink
 from renderers.characters import clean_text
+from renderers.ink import Ink
 from renderers.lines import Run, merge_runs
 from renderers.page import BadDocument, Page, Quad, Rect, turned_quad, union
 
@@ -84,7 +84,8 @@ def render_page(document: pymupdf.Document, number: int, settings: PdfSettings) 
         pixels = _pixels(drawing, scale)
         words = pymupdf.TextPage(drawing.get_textpage(TEXT_FLAGS))
         blocks = [block["lines"] for block in words.extractDICT()["blocks"] if "lines" in block]
-        lines, hidden = _lines(blocks, word_boxes(words), drawing, pixels, scale)
+        boxes = word_boxes(words) if spaces_overlap(blocks) else {}
+        lines, hidden = _lines(blocks, boxes, drawing, pixels, scale)
         misdrawn = misdrawn_characters(page, blocks)
     except BadDocument:
         raise
@@ -115,7 +116,7 @@ def _pixels(drawing: pymupdf.DisplayList, scale: float) -> np.ndarray:
 
 def _lines(blocks, boxes, drawing: pymupdf.DisplayList, pixels: np.ndarray, scale: float):
     """Return the visible lines, merged, in pixels, and the number of lines without ink."""
-    grey = ink.luminance(pixels)
+    page_ink = Ink(pixels)
     runs, hidden, characters = [], 0, 0
     slanted: list[Quad] | None = None
     lines = ((b, n, line) for b, block in enumerate(blocks) for n, line in enumerate(block))
@@ -132,21 +133,38 @@ def _lines(blocks, boxes, drawing: pymupdf.DisplayList, pixels: np.ndarray, scal
         turns = quarter_turns(line["dir"])
         if turns is None:
             slanted = slanted or char_quads(drawing, scale)
-            run = _slanted_run(text_of_line, slanted[number], size, grey)
+            run = _slanted_run(text_of_line, slanted[number], size, page_ink)
         else:
             box = boxes.get((block_number, line_number), line["bbox"])
-            run = _upright_run(text_of_line, raw, box, turns - line["wmode"], line["wmode"], size, grey, scale)
+            run = _upright_run(text_of_line, raw, box, turns - line["wmode"], line["wmode"], size, page_ink, scale)
         hidden += run is None
         if run is not None:
             runs.append(run)
     return merge_runs(runs, pixels.shape[1], pixels.shape[0]), hidden
 
 
+def spaces_overlap(blocks: list[list[dict]]) -> bool:
+    """Whether the white space at an end of some line may lie over another line's text."""
+    lines = [line for block in blocks for line in block]
+    ragged = [_is_ragged(line["spans"]) for line in lines]
+    if not any(ragged):
+        return False
+    boxes = np.array([line["bbox"] for line in lines])
+    low, high = boxes[:, None, :2] + 1, boxes[:, None, 2:] - 1  # boxes of lines set tight touch by a point
+    overlap = ((low < boxes[None, :, 2:]) & (high > boxes[None, :, :2])).all(axis=2)
+    np.fill_diagonal(overlap, False)
+    return bool(overlap[ragged].any())
+
+
+def _is_ragged(spans: list[dict]) -> bool:
+    return spans[0]["text"][:1].isspace() or spans[-1]["text"][-1:].isspace()
+
+
 def word_boxes(text: pymupdf.TextPage) -> dict[tuple[int, int], Rect]:
     """Return the box around the words of each line, in points, by (block, line).
 
-    A line's own box takes in the white space at its ends, which in some files is wider than a letter and lies over
-    the next piece of text.
+    A line's own box takes in the white space at its ends. Drawing the box in to the ink mends that, except in files
+    whose white space lies over the next piece of text.
     """
     boxes: dict[tuple[int, int], Rect] = {}
     for x0, y0, x1, y1, _, block, line, _ in text.extractWORDS():
@@ -155,19 +173,19 @@ def word_boxes(text: pymupdf.TextPage) -> dict[tuple[int, int], Rect]:
     return boxes
 
 
-def _upright_run(text, raw, box, turns, wmode, size, grey, scale) -> Run | None:
+def _upright_run(text, raw, box, turns, wmode, size, page_ink, scale) -> Run | None:
     slack = _SLACK * size
     x0, y0, x1, y1 = (side * scale for side in box)
-    box = ink.fit_to_ink(grey, (x0 - slack, y0 - slack, x1 + slack, y1 + slack))
+    box = page_ink.fit((x0 - slack, y0 - slack, x1 + slack, y1 + slack))
     if box is None:
         return None
     spaced = (raw[:1].isspace(), raw[-1:].isspace())
     return Run(text, turned_quad(box, turns), size, turns % 4, bool(wmode), spaced)
 
 
-def _slanted_run(text, quad: Quad, size, grey) -> Run | None:
+def _slanted_run(text, quad: Quad, size, page_ink) -> Run | None:
     xs, ys = [x for x, _ in quad], [y for _, y in quad]
-    visible = ink.fit_to_ink(grey, (min(xs), min(ys), max(xs), max(ys)))
+    visible = page_ink.fit((min(xs), min(ys), max(xs), max(ys)))
     return Run(text, quad, size, None, False, (False, False)) if visible else None
 
 
@@ -181,11 +199,10 @@ def misdrawn_characters(page: pymupdf.Page, blocks: list[list[dict]]) -> int:
     fonts = None
     wrong = 0
     for span in (span for lines in blocks for line in lines for span in line["spans"]):
-        beyond = len(_beyond_latin(span["text"]))
-        if beyond and fonts is None:
-            fonts = _substituted_fonts(page)
-        if beyond and span["font"] in fonts:
-            wrong += beyond
+        if span["text"].isascii() or not (beyond := _beyond_latin(span["text"])):
+            continue
+        fonts = _substituted_fonts(page) if fonts is None else fonts
+        wrong += len(beyond) if span["font"] in fonts else 0
     return wrong
 
 

@@ -1,0 +1,193 @@
+"""PDF pages from a process of their own: a crash, a hang or a flood of memory costs one page.
+
+MuPDF runs C code over crawled bytes. The process it runs in has no network, a cap on memory, a cap on CPU time per
+page that the kernel enforces inside C code, and it dies with the job. It speaks JSON and JPEG, never pickle.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from renderers import frames
+from renderers.encoded import OutputSettings
+from renderers.page import BadDocument
+from renderers.pdf import PdfSettings
+
+_ROOT = Path(__file__).resolve().parent.parent
+_START_SECONDS = 120  # of wall clock, for a process on a busy machine to come up
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one document may cost.
+
+    `page_seconds` and `document_seconds` are CPU time; a page that sleeps is ended after `wall_factor` times as much
+    wall clock and ten seconds more. `memory` caps the process's address space in bytes, about 400 MB of which are
+    Python and its libraries. `crashes` is how many lost processes a document may cost before the rest is given up.
+    """
+
+    page_seconds: float = 10.0
+    document_seconds: float = 300.0
+    wall_factor: float = 4.0
+    memory: int = 2 << 30
+    max_bytes: int = 100 << 20
+    max_pages: int = 2000
+    crashes: int = 20
+    documents: int = 500  # after so many the process is replaced, as hygiene against leaks
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A page: `described` and `images` as `encode_page` returns them."""
+
+    number: int
+    described: dict
+    images: list[bytes]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A page (or, where `number` is None, a document) that could not be rendered, and the kind of error."""
+
+    number: int | None
+    kind: str
+    detail: str
+
+
+class _Lost(Exception):
+    """The process is gone. `kind` says how: crash, timeout, memory, too_much_output."""
+
+    def __init__(self, kind: str, detail: str):
+        super().__init__(detail)
+        self.kind = kind
+
+
+class PdfProcess:
+    """One rendering process, restarted as needed. Use as a context manager, from one thread that outlives it."""
+
+    def __init__(self, drawing: PdfSettings | None = None, output: OutputSettings | None = None, limits=None):
+        self._open_message = {
+            "do": "open", "drawing": asdict(drawing or PdfSettings()), "output": asdict(output or OutputSettings()),
+        }  # fmt: skip
+        self.limits = limits or Limits()
+        self._process: subprocess.Popen | None = None
+        self._socket: socket.socket | None = None
+        self._opened = 0
+
+    def __enter__(self) -> "PdfProcess":
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.stop()
+
+    def render(self, data: bytes) -> Iterator[Rendered | Failed]:
+        """Yield every page of a document once, rendered or failed, in order; one Failed when it does not open."""
+        if len(data) > self.limits.max_bytes:
+            yield Failed(None, "too_large", f"{len(data)} bytes, more than {self.limits.max_bytes}")
+            return
+        try:
+            num_pages, seconds = self._open(data)
+        except BadDocument as error:
+            yield Failed(None, error.kind, str(error))
+            return
+        yield from self._pages(data, min(num_pages, self.limits.max_pages), seconds)
+        if num_pages > self.limits.max_pages:
+            yield Failed(None, "too_many_pages", f"{num_pages} pages, of which {self.limits.max_pages} are rendered")
+
+    def stop(self) -> None:
+        """End the process; the next document starts another."""
+        if self._process is None:
+            return
+        self._socket.close()
+        self._process.kill()
+        self._process.wait()
+        self._process = None
+
+    def _pages(self, data: bytes, num_pages: int, seconds: float) -> Iterator[Rendered | Failed]:
+        crashes, given_up = 0, None
+        for number in range(num_pages):
+            if given_up is None and seconds > self.limits.document_seconds:
+                given_up = "document_timeout", f"{seconds:.0f} s of CPU time spent on the pages before"
+            if given_up is None and crashes > self.limits.crashes:
+                given_up = "given_up", f"{crashes} of the pages before ended their process"
+            if given_up:
+                yield Failed(number, *given_up)
+                continue
+            try:
+                if self._process is None:
+                    seconds += self._open(data)[1]
+                described, images = self._ask({"do": "page", "page": number})
+            except (_Lost, BadDocument) as error:
+                crashes += 1
+                seconds += self.limits.page_seconds if error.kind == "timeout" else 0
+                yield Failed(number, error.kind, str(error))
+                continue
+            seconds += described["seconds"]
+            if "failed" in described:
+                yield Failed(number, described["failed"], described["detail"])
+                if described["failed"] == "memory":  # MuPDF is not trusted to go on after a failed allocation
+                    self.stop()
+            else:
+                yield Rendered(number, described, images)
+
+    def _open(self, data: bytes) -> tuple[int, float]:
+        """Return (number of pages, CPU seconds). Raises BadDocument."""
+        if self._opened >= self.limits.documents:
+            self.stop()
+        if self._process is None:
+            self._start()
+        self._opened += 1
+        try:
+            reply, _ = self._ask(self._open_message, [data])
+        except _Lost as error:
+            raise BadDocument(error.kind, str(error)) from None
+        if "failed" in reply:
+            raise BadDocument(reply["failed"], reply["detail"])
+        return reply["pages"], reply["seconds"]
+
+    def _ask(self, message: dict, blobs: list[bytes] = ()) -> tuple[dict, list[bytes]]:
+        deadline = time.monotonic() + self.limits.wall_factor * self.limits.page_seconds + 10
+        try:
+            frames.send(self._socket, message, blobs, deadline)
+            return frames.receive(self._socket, deadline)
+        except TimeoutError:
+            lost = _Lost("timeout", "no answer within the wall-clock limit")
+        except frames.TooMuch as error:
+            lost = _Lost("too_much_output", str(error))
+        except (frames.Closed, ValueError) as error:  # ValueError: not JSON
+            lost = self._post_mortem(error)
+        self.stop()
+        raise lost
+
+    def _post_mortem(self, error: Exception) -> _Lost:
+        try:
+            status = self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            return _Lost("crash", f"closed its socket: {error!r}")
+        if status == -signal.SIGXCPU:
+            return _Lost("timeout", f"more than {self.limits.page_seconds} s of CPU time")
+        name = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+        return _Lost("crash", f"its process ended: {name}")
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        environment = {key: os.environ[key] for key in ("PATH", "LANG", "HOME", "LD_LIBRARY_PATH") if key in os.environ}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "renderers.pdf_worker", str(theirs.fileno()), str(os.getpid())],
+            pass_fds=[theirs.fileno()],
+            cwd=_ROOT,
+            env=environment | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(_ROOT)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        theirs.close()
+        self._socket, self._opened = ours, 0
+        hello = {"memory": self.limits.memory, "page_seconds": self.limits.page_seconds}
+        frames.send(ours, hello, deadline=time.monotonic() + _START_SECONDS)

@@ -1,0 +1,232 @@
+"""Readers of grounding sets: record -> GroundingRows and BadRows, boxes in the owner's convention.
+
+Field-level sources: GRIT (microsoft/unilm kosmos-2/README.md: rows [start, end, x0, y0, x1, y1, score], offsets are
+Python character offsets, corners 0..1); Visual Genome region_descriptions.json and image_data.json
+(ranjaykrishna/visual_genome_python_driver local.py, utils.py); RefCOCO, RefCOCO+, RefCOCOg refs(*).p with COCO's
+instances.json (lichengunc/refer refer.py); their MDETR versions (ashkamath/mdetr refexp_coco_format.py); COCO instances
+(cocodataset.org, format-data); Qwen-VL's own jsonl {image, sent, bbox, width, height} (QwenLM/Qwen-VL eval_mm).
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from corpus.readers.captions import coco_names
+from corpus.readers.json_scan import CutJson, scan
+from corpus.readers.rows import BadFile, BadRow, GroundingRow, ImageRef, Phrase
+from corpus.readers.slices import Slice, open_file, parquet_batches
+
+
+@dataclass(frozen=True)
+class GroundingReader:
+    """How a layout is read: where its records stand, the function, and what it looks up in the files beside them."""
+
+    parse: Callable[[object, Mapping, str], Iterator[GroundingRow | BadRow]]
+    array: str | None = None
+    tables: Callable[[list[str]], Mapping] | None = None
+    beside: frozenset[str] = field(default_factory=frozenset)  # a file with one of these top-level keys is looked up in
+
+
+def read_grit(piece: Slice) -> Iterator[tuple[int, GroundingRow | BadRow]]:
+    """Yield (row, GroundingRow) of a slice of GRIT's parquet; phrases are noun_chunks and ref_exps together.
+
+    Works on whole Arrow columns: boxing every float of the two nested lists one by one would cost more than the rest.
+    """
+    row = piece.row
+    for batch in parquet_batches(piece):
+        columns = {name: batch[name].to_pylist() for name in ("caption", "url", "id") if name in batch.schema.names}
+        if "key" in batch.schema.names:
+            columns["key"] = batch["key"].to_pylist()
+        boxes = [_nested(batch[name]) for name in ("noun_chunks", "ref_exps")]
+        for i in range(batch.num_rows):
+            record = {name: values[i] for name, values in columns.items()}
+            yield row, grit_row(record, boxes[0](i) + boxes[1](i))
+            row += 1
+
+
+def _nested(column) -> Callable[[int], list[list[float]]]:
+    """Return a function: row -> its list of lists, for a column list<list<double>> (nulls are empty lists)."""
+    outer, inner = column.offsets.to_numpy(), column.values.offsets.to_numpy()
+    values = np.asarray(column.values.values).tolist()
+    valid = column.is_valid().to_pylist()
+
+    def at(i: int) -> list[list[float]]:
+        if not valid[i]:
+            return []
+        return [values[inner[j] : inner[j + 1]] for j in range(outer[i], outer[i + 1])]
+
+    return at
+
+
+def grit_row(record: Mapping, items: list[list[float]]) -> GroundingRow | BadRow:
+    """Build a row from GRIT's fields; `items` are [start, end, x0, y0, x1, y1, score] of both columns."""
+    caption = record.get("caption")
+    if not isinstance(caption, str):
+        return BadRow("bad_record", f"caption is {type(caption).__name__}")
+    phrases = []
+    for item in items:
+        if len(item) < 6:
+            return BadRow("bad_record", f"a phrase of {len(item)} numbers, where 7 were expected")
+        start, end = int(item[0]), int(item[1])
+        if not 0 <= start < end <= len(caption):
+            return BadRow("bad_span", f"[{start}, {end}) of a caption of {len(caption)} characters: was it changed?")
+        phrases.append(Phrase(caption[start:end], tuple(item[2:6]), start, end, item[6] if len(item) > 6 else 1.0))
+    source = {name: record[name] for name in ("id", "key", "url") if record.get(name) is not None}
+    names = tuple(str(record[name]) for name in ("key", "id") if record.get(name) is not None)
+    image = ImageRef(names=names, ids=(f"coyo:{record.get('id')}",), url=record.get("url"))
+    return GroundingRow(image=image, phrases=phrases, convention="xyxy_unit", caption=caption, source=source)
+
+
+def visual_genome(record, tables: Mapping, path: str) -> Iterator[GroundingRow | BadRow]:
+    """Visual Genome: [{id, regions: [{region_id | id, image_id, phrase, x, y, width, height}]}]."""
+    if not isinstance(record, dict) or not isinstance(record.get("regions"), list):
+        yield BadRow("bad_record", f"no regions: {str(record)[:120]}")
+        return
+    image = record.get("id", record.get("image_id"))
+    if image is None and record["regions"]:
+        image = record["regions"][0].get("image_id")
+    coco = tables.get("coco_ids", {}).get(str(image))
+    ids = (f"vg:{image}",) + ((f"coco:{coco}",) if coco is not None else ())
+    phrases = []
+    for region in record["regions"]:
+        try:
+            box = tuple(float(region[name]) for name in ("x", "y", "width", "height"))
+            phrases.append(Phrase(" ".join(str(region["phrase"]).split()), box))
+        except (KeyError, TypeError, ValueError) as error:
+            yield BadRow("bad_record", f"image {image}, region {region.get('region_id')}: {error!r}")
+    yield GroundingRow(
+        image=ImageRef(names=(f"{image}.jpg",), ids=ids), phrases=phrases, convention="xywh", source={"image_id": image}
+    )
+
+
+def visual_genome_images(paths: list[str]) -> dict:
+    """Return {"coco_ids": {VG image id: COCO id}} of image_data.json: how VG images are told to be COCO's test
+    images."""
+    coco = {}
+    for path in paths:
+        for found in _scan_whole(path):
+            if isinstance(found.value, dict) and found.value.get("coco_id") is not None:
+                coco[str(found.value.get("image_id", found.value.get("id")))] = found.value["coco_id"]
+    return {"coco_ids": coco}
+
+
+def refcoco(record, tables: Mapping, path: str) -> Iterator[GroundingRow | BadRow]:
+    """A ref of refs(unc).p: {ref_id, ann_id, image_id, split, file_name, sentences: [{sent}]}; the box from
+    instances."""
+    box = tables["boxes"].get(str(record["ann_id"]))
+    if box is None:
+        yield BadRow("no_annotation", f"ref {record.get('ref_id')}: ann_id {record['ann_id']} is not in instances.json")
+        return
+    stem = str(record.get("file_name", "")).rpartition(".")[0]  # COCO_train2014_000000581857_16.jpg: less the _16
+    first = stem.rpartition("_")[0] if stem.count("_") == 3 else stem or None
+    ref = ImageRef(names=coco_names(record["image_id"], first), ids=(f"coco:{record['image_id']}",))
+    yield GroundingRow(
+        image=ref, phrases=[Phrase(str(s.get("sent") or s.get("raw") or "").strip(), box) for s in record["sentences"]],
+        convention="xywh", split=str(record.get("split", "train")),
+        source={"ref_id": record.get("ref_id"), "image_id": record["image_id"]},
+    )  # fmt: skip
+
+
+def coco_boxes(paths: list[str]) -> dict:
+    """Return {"boxes": {annotation id: box}, "images": {image id: (file name, ...)}, ...} of COCO instances files."""
+    tables = {"boxes": {}, "images": {}, "categories": {}}
+    for path in paths:
+        for found in _scan_whole(path):
+            value = found.value
+            if found.key == "annotations" and value.get("bbox"):
+                tables["boxes"][str(value["id"])] = tuple(float(v) for v in value["bbox"])
+            elif found.key == "images":
+                tables["images"][str(value["id"])] = value
+            elif found.key == "categories":
+                tables["categories"][value["id"]] = value["name"]
+    return tables
+
+
+def coco_instances(record, tables: Mapping, path: str) -> Iterator[GroundingRow | BadRow]:
+    """COCO instances, as pairs (image, its annotations): the category's name is the phrase. Crowds have no one box."""
+    image, annotations = record
+    phrases = []
+    for a in annotations:
+        name = tables["categories"].get(a["category_id"])
+        if name is None:
+            yield BadRow("bad_record", f"annotation {a.get('id')}: category {a['category_id']} is not listed")
+        elif not a.get("iscrowd"):
+            phrases.append(Phrase(name, tuple(float(v) for v in a["bbox"])))
+    yield GroundingRow(
+        image=ImageRef(names=coco_names(image["id"], image["file_name"].rpartition(".")[0]),
+        ids=(f"coco:{image['id']}",)),
+        phrases=phrases, convention="xywh", source={"image_id": image["id"]},
+    )  # fmt: skip
+
+
+def mdetr(record, tables: Mapping, path: str) -> Iterator[GroundingRow | BadRow]:
+    """An MDETR image {id, file_name, caption, original_id, dataset_name} with its one annotation's box."""
+    boxes = tables["by_image"].get(str(record.get("id")), [])
+    if not boxes or not isinstance(record.get("caption"), str):
+        yield BadRow(
+            "no_annotation", f"image {record.get('id')!r} has {len(boxes)} boxes, caption {record.get('caption')!r}"
+        )
+        return
+    coco = record.get("original_id")
+    name = record["file_name"].rpartition("/")[2]
+    digits = name.rpartition("_")[2].partition(".")[0]
+    number = coco if coco is not None else digits
+    known = str(number).isdigit()
+    yield GroundingRow(
+        image=ImageRef(names=(name, *(coco_names(number) if known else ())), ids=(f"coco:{int(number)}",) if known
+        else ()),
+        phrases=[Phrase(record["caption"].strip(), box) for box in boxes], convention="xywh", split=_split_in(path),
+        source={"id": record.get("id"), "image_id": coco, "dataset": record.get("dataset_name")},
+    )  # fmt: skip
+
+
+def mdetr_boxes(paths: list[str]) -> dict:
+    """Return {"by_image": {image id: [boxes]}} of an MDETR file."""
+    by_image: dict[str, list] = {}
+    for path in paths:
+        for found in _scan_whole(path):
+            if found.key == "annotations":
+                by_image.setdefault(str(found.value["image_id"]), []).append(
+                    tuple(float(v) for v in found.value["bbox"])
+                )
+    return {"by_image": by_image}
+
+
+def qwen(record, tables: Mapping, path: str) -> Iterator[GroundingRow | BadRow]:
+    """In-house jsonl {image, sent, bbox}; the convention is the catalog's, by default corners in pixels."""
+    try:
+        box = tuple(float(v) for v in record["bbox"])
+        if len(box) != 4:
+            raise ValueError(f"{len(box)} numbers in bbox")
+        name, phrase = record["image"], Phrase(str(record["sent"]).strip(), box)
+    except (KeyError, TypeError, ValueError) as error:
+        yield BadRow("bad_record", f"{error!r} in {str(record)[:120]}")
+        return
+    ref = ImageRef(names=(name,), ids=(f"file:{name.rpartition('/')[2]}",))
+    yield GroundingRow(image=ref, phrases=[phrase], convention="xyxy", split=record.get("split", "train"))
+
+
+def _split_in(path: str) -> str:
+    name = path.rpartition("/")[2].lower()
+    return next((split for split in ("val", "test") if split in name), "train")
+
+
+def _scan_whole(path: str):
+    with open_file(path) as file:
+        try:
+            yield from scan(file)
+        except CutJson as error:
+            raise BadFile(
+                f"{path}: {error}; half of what is looked up there would be missing, fetch it again"
+            ) from None
+
+
+READERS = {
+    "grit": GroundingReader(lambda record, tables, path: iter([record])),
+    "visual-genome": GroundingReader(visual_genome, tables=visual_genome_images, beside=frozenset({"coco_id"})),
+    "refcoco": GroundingReader(refcoco, tables=coco_boxes, beside=frozenset({"annotations"})),
+    "mdetr": GroundingReader(mdetr, array="images", tables=mdetr_boxes),
+    "coco-instances": GroundingReader(coco_instances, tables=coco_boxes),
+    "qwen": GroundingReader(qwen),
+}

@@ -1,0 +1,283 @@
+"""Published annotation files, cut into slices that can be read alone, and the records of a slice.
+
+A slice of a JSON, JSON lines, TSV, CSV or text file is a range of bytes; of a parquet file, a range of rows; a tar is
+one
+slice; many small JSON files of one record each are one slice together.
+"""
+
+import csv
+import functools
+import io
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import fsspec
+import numpy as np
+import pyarrow.parquet as pq
+
+from corpus.readers.json_scan import CHUNK, CutJson, scan
+from corpus.readers.rows import BadFile, BadRow
+from corpus.shards import read_shard
+
+MAX_SLICE_BYTES = 64 << 20
+MAX_LINE_BYTES = 64 << 20
+_BETWEEN = re.compile(r"\s*([:,]?)\s*")
+_BY_NAME = {
+    "jsonl": "jsonl",
+    "ndjson": "jsonl",
+    "tsv": "lines",
+    "txt": "lines",
+    "csv": "csv",
+    "parquet": "parquet",
+    "tar": "tar",
+}
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Records `row` .. of `paths`: bytes or parquet rows `start` .. `stop`; `damage` says why nothing follows."""
+
+    paths: tuple[str, ...]
+    format: str  # json | jsonl | lines | csv | parquet | tar | files | arrays
+    start: int = 0
+    stop: int = -1
+    row: int = 0
+    damage: str | None = None
+    arrays: tuple[str, ...] = ()
+
+
+def open_file(path: str):
+    """Open a file or fsspec URL for reading bytes, decompressed where its name says so (.gz, .bz2, .zst, .xz)."""
+    return fsspec.open(path, "rb", compression="infer").open()
+
+
+def detect(path: str) -> str:
+    """Tell a file's format by its name, and for .json by its content: JSON lines are often named .json."""
+    parts = path.rpartition("/")[2].lower().split(".")
+    suffix = parts[-2] if parts[-1] in ("gz", "bz2", "zst", "xz") and len(parts) > 2 else parts[-1]
+    if suffix in _BY_NAME:
+        return _BY_NAME[suffix]
+    if suffix != "json":
+        raise BadFile(f"{path}: no reader for .{suffix}; readable are .json, {', '.join('.' + s for s in _BY_NAME)}")
+    return "jsonl" if _holds_lines(path) else "json"
+
+
+def _holds_lines(path: str) -> bool:
+    with open_file(path) as file:
+        first, second = file.readline(CHUNK), b""
+        while first and not second.strip() and (line := file.readline(CHUNK)):
+            second = line
+    try:
+        json.loads(first)
+    except ValueError:
+        return False
+    return second.lstrip()[:1] in (b"{", b"[")
+
+
+def plan(path: str, rows: int, array: str | None = None) -> list[Slice]:
+    """Cut a file into slices of at most `rows` records; `array` is the top-level key a JSON's records stand under.
+
+    Raises BadFile when the file has no such records.
+    """
+    kind = detect(path)
+    if kind == "json":
+        return _plan_json(path, rows, array)
+    if kind == "parquet":
+        with open_file(path) as file:
+            total = pq.ParquetFile(file).metadata.num_rows
+        return [Slice((path,), kind, at, min(at + rows, total), at) for at in range(0, total, rows)]
+    if kind == "tar":
+        return [Slice((path,), kind)]
+    return _plan_lines(path, rows, kind)
+
+
+def plan_files(paths: list[str], rows: int) -> list[Slice]:
+    """Group small JSON files of one record each."""
+    return [Slice(tuple(paths[at : at + rows]), "files", row=at) for at in range(0, len(paths), rows)]
+
+
+def plan_arrays(path: str, rows: int, names: tuple[str, ...]) -> list[Slice]:
+    """Cut a JSON of parallel arrays of strings into ranges of their indices."""
+    total = len(_arrays(path, names)[0])
+    return [Slice((path,), "arrays", at, min(at + rows, total), at, arrays=names) for at in range(0, total, rows)]
+
+
+def read(piece: Slice) -> Iterator[tuple[int, object]]:
+    """Yield (ordinal in the file, record): dicts, for `lines` strings, for `tar` RawSamples; BadRow where unreadable.
+
+    A record of a JSON object of records is the pair (key, value).
+    """
+    row = piece.row
+    for record in _READ[piece.format](piece):
+        yield row, record
+        row += 1
+    if piece.damage:
+        yield row, BadRow("cut_json", piece.damage)
+
+
+def _plan_json(path: str, rows: int, array: str | None) -> list[Slice]:
+    slices, spans, count, keys, damage = [], [], 0, set(), None
+    with open_file(path) as file:
+        try:
+            for found in scan(file):
+                if len(keys) < 8:  # for the message alone: ids may be keys, by the million
+                    keys.add(found.key)
+                if found.key != array if array else found.key is not None and found.in_array:
+                    continue
+                spans.append((found.start, found.stop))
+                if len(spans) == rows or spans[-1][1] - spans[0][0] > MAX_SLICE_BYTES:
+                    slices.append(Slice((path,), "json", spans[0][0], spans[-1][1], count))
+                    count, spans = count + len(spans), []
+        except CutJson as error:
+            damage = f"{path}: {error}; every record after it is lost, fetch the file again"
+        except BadFile as error:
+            raise BadFile(f"{path}: {error}") from None
+    if not slices and not spans and not damage:
+        where = f"under {array!r}" if array else "at the top"
+        raise BadFile(f"{path}: no records {where}; its keys are {sorted(map(str, keys))}")
+    if spans or damage:
+        start, stop = (spans[0][0], spans[-1][1]) if spans else (0, 0)
+        slices.append(Slice((path,), "json", start, stop, count, damage))
+    return slices
+
+
+def _plan_lines(path: str, rows: int, kind: str) -> list[Slice]:
+    """Cut after every `rows`-th line end (for CSV: line ends outside quotes), or sooner where lines are long."""
+    slices, start, first, count, base, open_quotes = [], 0, 0, 0, 0, 0
+    with open_file(path) as file:
+        while chunk := file.read(CHUNK):
+            data = np.frombuffer(chunk, np.uint8)
+            ends = data == 10
+            if kind == "csv":
+                quotes = np.cumsum(data == 34) + open_quotes
+                ends &= quotes % 2 == 0
+                open_quotes = int(quotes[-1] % 2)
+            ends = np.flatnonzero(ends) + base + 1
+            at = 0
+            while at < len(ends):
+                step = min(rows - (count - first), len(ends) - at)
+                at, count = at + step, count + step
+                end = int(ends[at - 1])
+                if count - first == rows or end - start > MAX_SLICE_BYTES:
+                    slices.append(Slice((path,), kind, start, end, first))
+                    start, first = end, count
+            base += len(chunk)
+    if base > start:
+        slices.append(Slice((path,), kind, start, base, first))
+    return slices
+
+
+def _read_json(piece: Slice) -> Iterator[object]:
+    text = _bytes(piece).decode("utf-8", "replace") if piece.stop > piece.start else ""
+    decode, at = json.JSONDecoder().raw_decode, 0
+    while at < len(text):
+        value, at = decode(text, at)
+        if (colon := _BETWEEN.match(text, at)) and colon.group(1) == ":":
+            key, (value, at) = value, decode(text, colon.end())
+            value = (key, value)
+        yield value
+        at = _BETWEEN.match(text, at).end()
+
+
+def _read_jsonl(piece: Slice) -> Iterator[object]:
+    for line in _lines(piece):
+        try:
+            yield json.loads(line)
+        except (ValueError, RecursionError) as error:
+            yield BadRow("bad_json", f"{error} in {line[:80]!r}")
+
+
+def _read_text(piece: Slice) -> Iterator[object]:
+    for line in _lines(piece):
+        yield line.decode("utf-8-sig", "replace")
+
+
+def _lines(piece: Slice) -> Iterator[bytes]:
+    """Yield the lines of a slice without their ends; empty lines are no records."""
+    with open_file(piece.paths[0]) as file:
+        file.seek(piece.start)
+        left = piece.stop - piece.start
+        while left > 0 and (line := file.readline(min(left, MAX_LINE_BYTES))):
+            left -= len(line)
+            if line.strip():
+                yield line.rstrip(b"\r\n")
+
+
+def _read_csv(piece: Slice) -> Iterator[object]:
+    with open_file(piece.paths[0]) as file:
+        header = next(csv.reader([file.readline(CHUNK).decode("utf-8-sig", "replace")]), [])
+    text = _bytes(piece).decode("utf-8", "replace")
+    rows = csv.reader(io.StringIO(text, newline=""))
+    for cells in list(rows)[1 if piece.start == 0 else 0 :]:
+        if len(cells) != len(header):
+            yield BadRow("bad_csv", f"{len(cells)} cells under {len(header)} headings: {cells[:4]}"[:200])
+        else:
+            yield dict(zip(header, cells, strict=True))
+
+
+def _read_parquet(piece: Slice) -> Iterator[object]:
+    for batch in parquet_batches(piece):
+        yield from batch.to_pylist()
+
+
+def parquet_batches(piece: Slice, size: int = 4096):
+    """Yield a parquet slice as Arrow record batches of at most `size` rows."""
+    with open_file(piece.paths[0]) as file:
+        parquet, at = pq.ParquetFile(file), 0
+        for group in range(parquet.num_row_groups):
+            rows = parquet.metadata.row_group(group).num_rows
+            first, last = max(piece.start - at, 0), min(piece.stop - at, rows)
+            at += rows
+            if first < last:
+                yield from parquet.read_row_group(group).slice(first, last - first).to_batches(size)
+
+
+def _read_tar(piece: Slice) -> Iterator[object]:
+    with open_file(piece.paths[0]) as file:
+        yield from read_shard(file)
+
+
+def _read_files(piece: Slice) -> Iterator[object]:
+    for path in piece.paths:
+        with open_file(path) as file:
+            data = file.read(MAX_SLICE_BYTES)
+        try:
+            yield json.loads(data)
+        except ValueError as error:
+            yield BadRow("bad_json", f"{path}: {error}")
+
+
+def _read_arrays(piece: Slice) -> Iterator[object]:
+    columns = _arrays(piece.paths[0], piece.arrays)
+    for i in range(piece.start, piece.stop):
+        yield {name: column[i] for name, column in zip(piece.arrays, columns, strict=True)}
+
+
+@functools.lru_cache(maxsize=1)
+def _arrays(path: str, names: tuple[str, ...]) -> list[list[str]]:
+    columns = {name: [] for name in names}
+    with open_file(path) as file:
+        try:
+            for found in scan(file):
+                if found.key in columns and found.in_array:
+                    columns[found.key].append(str(found.value).encode("latin-1", "replace").decode("utf-8", "replace"))
+        except CutJson as error:
+            raise BadFile(f"{path}: {error}; its arrays no longer run in parallel, fetch the file again") from None
+    lengths = {name: len(column) for name, column in columns.items()}
+    if len(set(lengths.values())) != 1 or not all(lengths.values()):
+        raise BadFile(f"{path}: parallel arrays expected, found {lengths}")
+    return list(columns.values())
+
+
+def _bytes(piece: Slice) -> bytes:
+    with open_file(piece.paths[0]) as file:
+        file.seek(piece.start)
+        return file.read(piece.stop - piece.start)
+
+
+_READ = {
+    "json": _read_json, "jsonl": _read_jsonl, "lines": _read_text, "csv": _read_csv,
+    "parquet": _read_parquet, "tar": _read_tar, "files": _read_files, "arrays": _read_arrays,
+}  # fmt: skip

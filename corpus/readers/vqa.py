@@ -1,0 +1,271 @@
+"""Readers of visual question answering sets: record -> VqaRows and BadRows, answers as published.
+
+Field-level sources: VQAv2 and whatever has its format (visualqa.org/download.html; GT-Vision-Lab/VQA vqa.py); GQA
+(mdetr
+gqa_coco_format.py); VGQA (ranjaykrishna/visual_genome_python_driver); DVQA (kushalkafle/DVQA_dataset README); OCR-VQA,
+DocVQA, ChartQA, AI2D (google-research/pix2struct converters); TextVQA (textvqa.org); Qwen-VL's own jsonl
+(QwenLM/Qwen-VL
+eval_mm).
+"""
+
+import ast
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from corpus.readers.captions import coco_names
+from corpus.readers.json_scan import CutJson, scan
+from corpus.readers.rows import BadFile, BadRow, ImageRef, VqaRow
+from corpus.readers.slices import open_file
+
+
+@dataclass(frozen=True)
+class VqaReader:
+    """How a layout is read. `array`: the key its records stand under; `side`: the key of a second file's records."""
+
+    parse: Callable[[object, "Side", str], Iterator[VqaRow | BadRow]]
+    array: str | None = None
+    side: str | None = None
+    side_id: str | None = None  # records of the second file are looked up by this field
+
+
+class Side:
+    """The records of the files beside the questions, by id: read from disk when asked for, so that only ids are
+    held."""
+
+    def __init__(self, paths: list[str], array: str | None, field: str):
+        self._files = [open_file(path) for path in paths]
+        self._places: dict[str, tuple[int, int, int]] = {}
+        for number, path in enumerate(paths):
+            self._index(number, path, array, field)
+
+    def _index(self, number: int, path: str, array: str | None, field: str) -> None:
+        with open_file(path) as file:
+            try:
+                for found in scan(file):
+                    if found.key == array and isinstance(found.value, dict) and field in found.value:
+                        self._places[str(found.value[field])] = (number, found.start, found.stop)
+            except CutJson as error:
+                raise BadFile(f"{path}: {error}; half of its records would be missing, fetch the file again") from None
+
+    def get(self, key) -> dict | None:
+        """Return the record with this id (number or string), or None."""
+        place = self._places.get(str(key))
+        if place is None:
+            return None
+        number, start, stop = place
+        self._files[number].seek(start)
+        return json.loads(self._files[number].read(stop - start))
+
+
+def vqav2(record, side: Side, path: str) -> Iterator[VqaRow | BadRow]:
+    """VQAv2 questions with their annotations; OK-VQA, and TextVQA and VizWiz in the same format."""
+    if bad := _lacks(record, "image_id", "question", "question_id"):
+        yield bad
+        return
+    annotation = side.get(record["question_id"])
+    if annotation is None:
+        yield BadRow("no_annotation", f"question_id {record['question_id']!r} has no annotation")
+        return
+    image = record["image_id"]
+    is_coco = str(image).isdigit()
+    yield VqaRow(
+        image=ImageRef(names=coco_names(image), ids=(f"coco:{image}",)) if is_coco else _named(str(image)),
+        question=record["question"],
+        answers=[(str(a["answer"]), a.get("answer_confidence")) for a in annotation.get("answers", [])],
+        preferred=annotation.get("multiple_choice_answer"),
+        split=_split_in(path),
+        source={"question_id": record["question_id"], "image_id": image},
+    )
+
+
+def gqa(record, side, path: str) -> Iterator[VqaRow | BadRow]:
+    """GQA: {question id: {question, answer, fullAnswer, imageId}}; the short answer is the label."""
+    number, question = record
+    if bad := _lacks(question, "question", "imageId"):
+        yield bad
+        return
+    if "answer" not in question:
+        yield BadRow("no_answer", f"question {number}: the test splits are published without answers")
+        return
+    image = question["imageId"]
+    yield VqaRow(
+        image=ImageRef(names=(f"{image}.jpg",), ids=(f"vg:{image}",)), question=question["question"],
+        answers=[(question["answer"], None)], split=_split_in(path), source={"question_id": number, "image_id": image},
+    )  # fmt: skip
+
+
+def vgqa(record, side, path: str) -> Iterator[VqaRow | BadRow]:
+    """Visual Genome question_answers.json: [{id, qas: [{qa_id, image_id, question, answer}]}]."""
+    if bad := _lacks(record, "qas"):
+        yield bad
+        return
+    for qa in record["qas"]:
+        if bad := _lacks(qa, "question", "answer"):
+            yield bad
+            continue
+        image = qa.get("image_id", record.get("id", record.get("image_id")))
+        yield VqaRow(
+            image=ImageRef(names=(f"{image}.jpg",), ids=(f"vg:{image}",)), question=qa["question"],
+            answers=[(qa["answer"].removesuffix("."), None)],  # every VG answer is written as a sentence: "Green."
+            source={"question_id": qa.get("qa_id"), "image_id": image},
+        )  # fmt: skip
+
+
+def dvqa(record, side, path: str) -> Iterator[VqaRow | BadRow]:
+    """DVQA: [{image, question, answer, question_id}]; numerals and number words differ in meaning, so both stay."""
+    yield _plain(record, path, "image", "question", "answer", "question_id")
+
+
+def chartqa(record, side, path: str) -> Iterator[VqaRow | BadRow]:
+    """ChartQA: [{imgname, query, label}]; a label may be a list written as a string, "[4, 9]"."""
+    row = _plain(record, path, "imgname", "query", "label", "imgname")
+    if isinstance(row, VqaRow):
+        row.answers = [(_unlist(row.answers[0][0]), None)]
+    yield row
+
+
+def _unlist(label: str) -> str:
+    if not (label.startswith("[") and label.endswith("]")):
+        return label
+    try:
+        return ", ".join(str(v) for v in ast.literal_eval(label))
+    except (ValueError, SyntaxError, TypeError):
+        return label
+
+
+def ocr_vqa(record, side, path: str) -> Iterator[VqaRow | BadRow]:
+    """OCR-VQA dataset.json: {image id: {questions, answers, split 1 | 2 | 3 = train, val, test}}."""
+    image, book = record
+    if bad := _lacks(book, "questions", "answers", "split"):
+        yield bad
+        return
+    split = {"1": "train", "2": "val", "3": "test"}.get(str(book["split"]), str(book["split"]))
+    if len(book["questions"]) != len(book["answers"]):
+        yield BadRow("bad_record", f"{image}: {len(book['questions'])} questions, {len(book['answers'])} answers")
+        return
+    for number, (question, answer) in enumerate(zip(book["questions"], book["answers"], strict=True)):
+        yield VqaRow(
+            image=ImageRef(names=(image,), ids=(f"ocr_vqa:{image}",)), question=question, answers=[(str(answer), None)],
+            split=split, source={"image_id": image, "question": number},
+        )  # fmt: skip
+
+
+def docvqa(record, side, path: str) -> Iterator[VqaRow | BadRow]:
+    """DocVQA {split}_v1.0.json: data[{questionId, question, image, answers, data_split}]; test has no answers."""
+    if bad := _lacks(record, "question", "image"):
+        yield bad
+        return
+    answers = [(str(a), None) for a in record.get("answers") or []]
+    if not answers:
+        yield BadRow("no_answer", f"question {record.get('questionId')}: the test split is published without answers")
+        return
+    yield VqaRow(
+        image=ImageRef(names=(record["image"],), ids=(f"docvqa:{record['image'].rpartition('/')[2]}",)),
+        question=record["question"], answers=answers, preferred=answers[0][0],
+        split=record.get("data_split") or _split_in(path), source={"question_id": record.get("questionId")},
+    )  # fmt: skip
+
+
+def textvqa(record, side, path: str) -> Iterator[VqaRow | BadRow]:
+    """TextVQA_0.5.1_{split}.json: data[{question_id, question, image_id, answers: ten strings, set_name}]."""
+    if bad := _lacks(record, "question", "image_id"):
+        yield bad
+        return
+    answers = [(str(a), None) for a in record.get("answers") or []]
+    if not answers:
+        yield BadRow("no_answer", f"question {record.get('question_id')}: the test split is published without answers")
+        return
+    image = record["image_id"]
+    yield VqaRow(
+        image=ImageRef(names=(f"{image}.jpg",), ids=(f"openimages:{image}",)), question=record["question"],
+        answers=answers, split=record.get("set_name") or _split_in(path),
+        source={"question_id": record.get("question_id"), "image_id": image},
+    )  # fmt: skip
+
+
+def ai2d(record, side, path: str) -> Iterator[VqaRow | BadRow]:
+    """AI2D questions/N.png.json: {imageName, questions: {text: {abcLabel, answerTexts, correctAnswer, questionId}}}.
+
+    `side` maps an image's name to annotations/N.png.json, whose text blocks {replacementText, rectangle} are drawn into
+    the image where a question's `abcLabel` says that it speaks of the letters.
+    """
+    if bad := _lacks(record, "imageName", "questions"):
+        yield bad
+        return
+    for text, question in record["questions"].items():
+        options, right = question.get("answerTexts") or [], question.get("correctAnswer")
+        if not isinstance(right, int) or not 0 <= right < len(options):
+            yield BadRow("bad_record", f"{question.get('questionId')}: correctAnswer {right!r} of {len(options)}")
+            continue
+        labels = _ai2d_labels(side.get(record["imageName"])) if question.get("abcLabel") else []
+        if question.get("abcLabel") and not labels:
+            yield BadRow("no_annotation", f"{question.get('questionId')}: letters asked for, but no annotation of them")
+            continue
+        yield VqaRow(
+            image=_named(record["imageName"], "ai2d"), question=text, answers=[(str(options[right]), None)],
+            labels=labels, source={"question_id": question.get("questionId"), "options": options},
+        )  # fmt: skip
+
+
+def _ai2d_labels(annotation: dict | None) -> list[tuple[str, list[float]]]:
+    blocks = (annotation or {}).get("text") or {}
+    return [
+        (block["replacementText"], [float(v) for corner in block["rectangle"] for v in corner])
+        for _, block in sorted(blocks.items())
+        if block.get("replacementText") and len(block.get("rectangle") or []) == 2
+    ]
+
+
+def qwen(record, side, path: str) -> Iterator[VqaRow | BadRow]:
+    """In-house jsonl {image, question, answer[, question_id]}, as Qwen-VL's evaluation data, and OCRBench's JSON."""
+    if isinstance(record, dict) and "image_path" in record:  # Yuliang-Liu/MultimodalOCR OCRBench.json
+        yield _plain(record, path, "image_path", "question", "answers", "id")
+        return
+    yield _plain(record, path, "image", "question", "answer", "question_id")
+
+
+def _plain(record, path: str, image: str, question: str, answer: str, number: str) -> VqaRow | BadRow:
+    if bad := _lacks(record, image, question, answer):
+        return bad
+    given = record[answer] if isinstance(record[answer], list) else [record[answer]]
+    return VqaRow(
+        image=_named(str(record[image])), question=str(record[question]), answers=[(str(a), None) for a in given],
+        preferred=str(given[0]) if given else None, split=_split_in(path), source={"question_id": record.get(number)},
+    )  # fmt: skip
+
+
+def _named(name: str, owner: str = "file") -> ImageRef:
+    return ImageRef(names=(name,), ids=(f"{owner}:{name.rpartition('/')[2]}",))
+
+
+def _lacks(record, *fields: str) -> BadRow | None:
+    if not isinstance(record, dict):
+        return BadRow("bad_record", f"{type(record).__name__} where an object was expected: {str(record)[:120]}")
+    missing = [field for field in fields if record.get(field) is None]
+    return BadRow("bad_record", f"{', '.join(missing)} missing; it has {', '.join(record)}"[:300]) if missing else None
+
+
+_SPLITS = {"testdev": "test", "challenge": "test", "test": "test", "val": "val", "validation": "val", "dev": "val"}
+
+
+def _split_in(path: str) -> str:
+    """Tell the split by the file's name, as the owners mark it; a file without a mark is taken for training data."""
+    folder, _, name = path.lower().rpartition("/")
+    words = set(re.split(r"[^a-z]+", name)) | {folder.rpartition("/")[2]}
+    return next((split for word, split in _SPLITS.items() if word in words), "train")
+
+
+READERS = {
+    "vqav2": VqaReader(vqav2, array="questions", side="annotations", side_id="question_id"),
+    "gqa": VqaReader(gqa),
+    "vgqa": VqaReader(vgqa),
+    "dvqa": VqaReader(dvqa),
+    "ocr-vqa": VqaReader(ocr_vqa),
+    "docvqa": VqaReader(docvqa, array="data"),
+    "textvqa": VqaReader(textvqa, array="data"),
+    "chartqa": VqaReader(chartqa),
+    "ai2d": VqaReader(ai2d),
+    "qwen": VqaReader(qwen),
+}

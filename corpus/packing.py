@@ -1,7 +1,7 @@
 """Pack whole samples into sequences under two caps, tokens and images. Pure: it sees lengths and image counts alone.
 
 Two planners run and the better plan wins. Best-fit-decreasing is near-optimal where small samples can fill what
-large ones leave. Captions leave it no small ones: with 258 tokens for the image, every sample is a sixth or a seventh of
+large ones leave. Captions leave it no small ones: with 258 tokens for the image, every sample is a sixth or seventh of
 a pack, and filling one pack after another ends in gaps that nothing fits. The levelled planner decides beforehand how
 many packs hold k samples and how many k + 1, so that both kinds come out full, and then evens them out by exchanges.
 """

@@ -3,7 +3,7 @@
 import argparse
 import glob
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import fsspec
@@ -77,17 +77,19 @@ def run(
     fuse: Fuse | None = None,
     table: bool = False,
     gpus_per_worker: float = 0,
+    redo: Collection[str] = (),
 ) -> Counts:
     """Run `work(split, sink)` (with `setup`: `work(split, sink, state)`) on every split that is not committed yet.
 
     `settings` are all that the outputs depend on besides the input; they go into `job.json` and guard the folder.
     `scores` are the ledger columns that the job measures; `table` makes splits of rows instead of samples.
+    `redo` names splits that are run although they are committed.
     Returns the counts of the whole folder and leaves `report.html` and `report.json` in it.
     """
     settings = {"job": name, "version": VERSION, "dataset": args.dataset, "limit": args.limit, **settings}
     folder = OutputFolder(_output_url(args.output))
     folder.prepare(settings, overwrite=args.overwrite)
-    todo, done = _divide(folder, splits, digest(settings))
+    todo, done = _divide(folder, splits, digest(settings), redo)
     sink_options = {"scores": dict(scores), "settings_digest": digest(settings), "fuse": fuse or Fuse(), "table": table}
 
     def run_one(split: Split, *state) -> Counts:
@@ -120,7 +122,9 @@ def _output_url(output: str) -> str:
     return str(Path(output).resolve())
 
 
-def _divide(folder: OutputFolder, splits: Sequence[Split], settings_digest: str) -> tuple[list[Split], list[Counts]]:
+def _divide(
+    folder: OutputFolder, splits: Sequence[Split], settings_digest: str, redo: Collection[str]
+) -> tuple[list[Split], list[Counts]]:
     """Return (splits to run, counts of splits that are done)."""
     manifests = folder.manifests()
     if gone := sorted(manifests.keys() - {split.id for split in splits}):
@@ -132,6 +136,7 @@ def _divide(folder: OutputFolder, splits: Sequence[Split], settings_digest: str)
         split.id: manifests[split.id].counts
         for split in splits
         if split.id in manifests
+        and split.id not in redo
         and manifests[split.id].input == split.fingerprint
         and manifests[split.id].settings_digest == settings_digest
     }

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from trainer.sizes import ModelConfig, VisionConfig
+
 _LAYER = {
     "self_attn.o_proj": "attn.c_proj",
     "input_layernorm": "ln_1",
@@ -101,6 +103,29 @@ def qwen_to_qwen2_config(fields: dict) -> dict:
         "tie_word_embeddings": fields.get("tie_word_embeddings", False),
         "initializer_range": fields.get("initializer_range", 0.02),
     }
+
+
+def qwen_vl_config(fields: dict) -> ModelConfig:
+    """The released Qwen-VL's config.json -> our configuration. Its position table is that of 224 pixels, whatever
+    resolution the config names, and <imgpad> and </img> follow <img>."""
+    visual = fields["visual"]
+    width, start = visual["width"], visual["image_start_id"]
+    return ModelConfig(
+        size="qwen-vl",
+        vision=VisionConfig(
+            name="ViT-bigG-14",
+            width=width,
+            layers=visual["layers"],
+            heads=visual["heads"],
+            mlp_width=int(width * visual["mlp_ratio"]),
+            patch=visual["patch_size"],
+        ),
+        language=qwen_to_qwen2_config(fields),
+        queries=256,
+        adapter_heads=visual["output_dim"] // 128,
+        image_token=start + 2,
+        image_marks=(start, start + 1),
+    )
 
 
 def interleave_heads(tensor: torch.Tensor, heads: int) -> torch.Tensor:

@@ -23,7 +23,9 @@ LOSS_CHUNK = 2048
 class VisionLanguageModel(nn.Module):
     """The whole model; its children are the four parts that a stage freezes or trains."""
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: ModelConfig, image_rows: bool = False):
+        """`image_rows`: give <img> and </img> embeddings of their own, which can train while the language model does
+        not; an export puts them back into its table."""
         super().__init__()
         self.config = config
         self.vision = VisionTower(config.vision)
@@ -31,6 +33,7 @@ class VisionLanguageModel(nn.Module):
         width = self.language.config.hidden_size
         self.adapter = Adapter(config.vision.width, width, config.queries, config.adapter_heads)
         self.tail = Tail(width)
+        self.image_rows = nn.Parameter(torch.empty(len(config.image_marks), width)) if image_rows else None
 
     def forward(self, batch: dict, attention: str) -> torch.Tensor:
         """Return the summed cross-entropy of each row's supervised tokens, [B] float32.
@@ -38,11 +41,13 @@ class VisionLanguageModel(nn.Module):
         `batch` is what `batch.collate` makes; `attention` is "causal" or "isolated". Sums, not means: only the loop
         knows how many supervised tokens the whole step has.
         """
+        isolated = attention == "isolated"
         embeddings = self.embed(batch["tokens"], batch["pixels"], batch["slots"])
+        # Without a mask the kernel's own causal path runs, which is faster; positions then count through the row.
         hidden = self.language.base_model(
             inputs_embeds=embeddings,
-            attention_mask=block_mask(batch["segments"]) if attention == "isolated" else None,
-            position_ids=batch["positions"],
+            attention_mask=block_mask(batch["segments"]) if isolated else None,
+            position_ids=batch["positions"] if isolated else None,
             use_cache=False,
         ).last_hidden_state
         rows, length = batch["tokens"].shape
@@ -59,7 +64,7 @@ class VisionLanguageModel(nn.Module):
         without slots at all (a batch of pure text carries one black image) are computed and weigh zero, so that
         every rank runs, and reduces the gradients of, the same modules.
         """
-        embeddings = self.language.get_input_embeddings()(tokens)
+        embeddings = self._word_embeddings(tokens)
         if pixels is None:
             return embeddings
         if slots is None:
@@ -72,6 +77,13 @@ class VisionLanguageModel(nn.Module):
                 f"{slots.numel()} image positions for {features.shape[0]} images of {features.shape[1]} queries"
             )
         return embeddings.flatten(0, 1).index_copy(0, slots, features.flatten(0, 1)).view_as(embeddings)
+
+    def _word_embeddings(self, tokens):
+        embeddings = self.language.get_input_embeddings()(tokens)
+        if self.image_rows is not None:
+            for row, token in zip(self.image_rows, self.config.image_marks, strict=True):
+                embeddings = torch.where((tokens == token)[..., None], row.to(embeddings.dtype), embeddings)
+        return embeddings
 
     def image_features(self, pixels):
         """uint8 [N, 3, S, S] -> [N, Q, D]."""

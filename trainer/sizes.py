@@ -37,15 +37,20 @@ class ModelConfig:
     language: dict = field(hash=False)
     queries: int = 256
     adapter_heads: int = 32
-    # The id of <imgpad>, whose positions the adapter's output replaces; None until a tokenizer is known.
+    # Ids of <imgpad>, whose positions the adapter's output replaces, and of <img> and </img> around them; None until
+    # a tokenizer is known.
     image_token: int | None = None
+    image_marks: tuple[int, int] | None = None
 
     def to_dict(self) -> dict:
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict) -> "ModelConfig":
-        return cls(**{**values, "vision": VisionConfig(**values["vision"])})
+        marks = values.get("image_marks")
+        return cls(
+            **{**values, "vision": VisionConfig(**values["vision"]), "image_marks": tuple(marks) if marks else None}
+        )
 
 
 TOWERS = {
@@ -85,13 +90,14 @@ class Size:
 
     image_sizes: pixels per side in stages 1, 2, 3. micro_packs: the most packs in one forward pass.
     lr_scale: multiplies Table 8's learning rates, which are those of a 9.6B model that starts from trained weights.
-    vocabulary: None takes the tokenizer's, rounded up.
+    steps, batch: of the three stages, instead of Table 8's. tensor_parallel: follow Table 8 where the ranks allow it.
     """
 
     config: ModelConfig
     image_sizes: tuple[int, int, int] = (224, 448, 448)
     micro_packs: int
     lr_scale: float = 1.0
+    tensor_parallel: bool = False
     steps: tuple[int, int, int] | None = None
     batch: tuple[int, int, int] | None = None
 
@@ -122,7 +128,9 @@ SIZES = {
     ),
     "2b": Size(config=_config("2b", "ViT-L-14", qwen2(2048, 24, 16, 5504, QWEN_VOCABULARY), 256, 16), micro_packs=8),
     "qwen-vl": Size(
-        config=_config("qwen-vl", "ViT-bigG-14", qwen2(4096, 32, 32, 11008, QWEN_VOCABULARY), 256, 32), micro_packs=2
+        config=_config("qwen-vl", "ViT-bigG-14", qwen2(4096, 32, 32, 11008, QWEN_VOCABULARY), 256, 32),
+        micro_packs=1,
+        tensor_parallel=True,
     ),
 }
 

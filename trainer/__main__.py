@@ -1,0 +1,110 @@
+"""Train one stage of a vision-language model on a stage folder made by pipelines/build_stage.py."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from trainer.sizes import SIZES
+from trainer.stages import STAGES
+
+EXAMPLE = """\
+example, three stages in a row on the CPU:
+  python -m trainer --stage 1 --data demo/stage1 --size tiny --output runs/stage1
+  python -m trainer --stage 2 --data demo/stage2 --init runs/stage1 --output runs/stage2
+  python -m trainer --stage 3 --data demo/stage3 --init runs/stage2 --output runs/stage3
+on eight GPUs:
+  torchrun --nproc-per-node 8 -m trainer --stage 2 --data s3://bucket/stage2 --init runs/stage1 --output runs/stage2
+"""
+
+# Flags that override a stage's or a size's default: name -> (type, help).
+SETTINGS = {
+    "steps": (int, "training steps"),
+    "batch": (int, "samples per step, over all ranks"),
+    "peak-lr": (float, "highest learning rate"),
+    "min-lr": (float, "last learning rate"),
+    "warmup": (int, "warm-up steps"),
+    "layer-decay": (float, "layer-wise learning-rate decay of the vision tower"),
+    "beta1": (float, "AdamW"),
+    "beta2": (float, "AdamW"),
+    "eps": (float, "AdamW"),
+    "weight-decay": (float, "AdamW"),
+    "clip": (float, "largest gradient norm"),
+    "accumulation": (int, "micro-batches per step, unless memory asks for more"),
+    "micro-packs": (int, "packs in one forward pass; overrides --accumulation"),
+    "image-size": (int, "pixels per side"),
+    "tensor-parallel": (int, "ranks that share each layer of tower and language model"),
+    "seed": (int, "of initial weights and of the order of packs"),
+    "workers": (int, "processes that read and decode, per rank"),
+    "save-every": (int, "steps between checkpoints"),
+    "keep": (int, "checkpoints to keep"),
+}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m trainer",
+        description=__doc__,
+        epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--stage", type=int, choices=sorted(STAGES), required=True)
+    parser.add_argument("--data", required=True, metavar="DIR", help="stage folder: a path or an fsspec URL")
+    parser.add_argument("--output", type=Path, required=True, metavar="RUN", help="folder of this run")
+    parser.add_argument("--size", choices=sorted(SIZES), help="default: that of --init, else tiny")
+    parser.add_argument("--init", metavar="RUN", help="a run, its export, or a folder of the released Qwen-VL")
+    parser.add_argument("--resume", choices=("auto",), help="go on from the newest checkpoint in RUN, if there is one")
+    parser.add_argument("--vision", metavar="NAME", help="another tower: any plain ViT open_clip knows by name")
+    parser.add_argument("--vision-weights", metavar="TAG_OR_FILE", help="open_clip's tag, .safetensors or .pt")
+    parser.add_argument("--language", metavar="DIR_OR_NAME", help="a causal language model of transformers, or Qwen-7B")
+    parser.add_argument("--queries", type=int, help="the adapter's queries; must be those of the stage folder")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
+    group = parser.add_argument_group("settings", "defaults: Table 8 of the paper, changed for tiny and small")
+    for name, (kind, text) in SETTINGS.items():
+        group.add_argument(f"--{name}", type=kind, help=text)
+    group.add_argument("--attention", choices=("causal", "isolated"), help="what samples of a pack see of each other")
+    group.add_argument("--trains", nargs="+", choices=("vision", "adapter", "language"), help="parts that train")
+    group.add_argument("--tail-with", choices=("vision", "adapter"), help="part that ln_post and proj train with")
+    group.add_argument("--image-rows", action="store_const", const=True, help="train <img>, </img> in stage 1")
+    group.add_argument("--precision", choices=("bf16", "fp32"), help="default: bf16 on cuda, else fp32")
+    for name in ("activation-checkpointing", "compile", "deterministic"):
+        group.add_argument(f"--{name}", action="store_const", const=True)
+    return parser
+
+
+def flags_of(args: argparse.Namespace) -> dict:
+    """The settings that were given on the command line."""
+    names = [name.replace("-", "_") for name in SETTINGS]
+    names += ["attention", "trains", "tail_with", "image_rows", "precision"]
+    names += ["activation_checkpointing", "compile", "deterministic"]
+    return {name: value for name in names if (value := getattr(args, name)) is not None}
+
+
+def job_of(args: argparse.Namespace, device: str):
+    """The run that parsed arguments describe."""
+    from trainer.run import Job
+
+    own = ("stage", "data", "output", "size", "init", "resume", "vision", "vision_weights", "language", "queries")
+    return Job(**{name: getattr(args, name) for name in own}, device=device, flags=flags_of(args))
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = make_parser().parse_args(argv)
+    # cuBLAS is deterministic only with a workspace chosen before it starts.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    import torch
+
+    from trainer.loop import NonFiniteLoss
+    from trainer.run import run_stage
+
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        run_stage(job_of(args, device))
+    except (ValueError, FileNotFoundError, NonFiniteLoss) as error:
+        print(f"trainer: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

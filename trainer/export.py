@@ -1,0 +1,142 @@
+"""Exported models: a folder with config.json, safetensors and the tokenizer, which needs no trainer state.
+
+`python -m trainer.export RUN/export --to DIR --layout qwen-vl` writes the tensors under the names and in the layout of
+the released Qwen-VL instead.
+"""
+
+import argparse
+import json
+import os
+import shutil
+from pathlib import Path
+
+import torch
+
+from corpus.tokens import load_tokenizer
+from trainer.checkpoint import write_json
+from trainer.convert import SafetensorsFolder, qwen_vl_config, qwen_vl_place, read_place, to_qwen_vl
+from trainer.model import VisionLanguageModel
+from trainer.sizes import ModelConfig
+from trainer.weights import Source, fill, materialise, state_source
+
+CONFIG = "config.json"
+MODEL_TYPE = "gristmill"
+SHARD_BYTES = 4 << 30
+
+
+class WrongModel(ValueError):
+    """A folder that holds no exported model, or another than was asked for."""
+
+
+def write(folder: Path, config: ModelConfig, tensors: dict[str, torch.Tensor], tokenizer: str, history: dict) -> None:
+    """Write an export atomically: the folder appears complete or not at all. `history` tells how it was trained."""
+    folder = Path(folder)
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    tokens = load_tokenizer(tokenizer)
+    tokens.save(temporary)
+    write_tensors(temporary, fold_image_rows(tensors, config))
+    record = {"model_type": MODEL_TYPE, "tokenizer_fingerprint": tokens.fingerprint, "history": history}
+    write_json(temporary / CONFIG, record | config.to_dict())
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.rename(folder)
+
+
+def fold_image_rows(tensors: dict[str, torch.Tensor], config: ModelConfig) -> dict[str, torch.Tensor]:
+    """Put rows trained beside a frozen embedding back into it."""
+    if "image_rows" not in tensors:
+        return tensors
+    out = {name: tensor for name, tensor in tensors.items() if name != "image_rows"}
+    name = next(n for n in out if n.startswith("language.") and "embed_tokens" in n)
+    out[name] = out[name].to(tensors["image_rows"].dtype, copy=True)
+    out[name][list(config.image_marks)] = tensors["image_rows"]
+    return out
+
+
+def write_tensors(folder: Path, tensors: dict[str, torch.Tensor], limit: int = SHARD_BYTES) -> None:
+    """Write safetensors files of at most about `limit` bytes, with an index where there are several."""
+    from safetensors.torch import save_file
+
+    groups: list[dict] = [{}]
+    size = 0
+    for name, tensor in tensors.items():
+        if groups[-1] and size + tensor.nbytes > limit:
+            groups.append({})
+            size = 0
+        groups[-1][name] = tensor.clone() if _shared(tensor, groups[-1]) else tensor
+        size += tensor.nbytes
+    names = ["model.safetensors"] if len(groups) == 1 else [
+        f"model-{i + 1:05d}-of-{len(groups):05d}.safetensors" for i in range(len(groups))
+    ]  # fmt: skip
+    for name, group in zip(names, groups, strict=True):
+        save_file(group, folder / name, metadata={"format": "pt"})
+    if len(groups) > 1:
+        where = {tensor: name for name, group in zip(names, groups, strict=True) for tensor in group}
+        total = sum(tensor.nbytes for tensor in tensors.values())
+        write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": where})
+
+
+def _shared(tensor: torch.Tensor, others: dict) -> bool:
+    return any(tensor.data_ptr() == other.data_ptr() for other in others.values() if other.numel())
+
+
+def read_config(folder: Path) -> tuple[ModelConfig, dict]:
+    """An export's model configuration, and the rest of its config.json (tokenizer_fingerprint, history).
+
+    A folder of the released Qwen-VL is read too; the rest is then empty. Raises WrongModel on any other.
+    """
+    path = Path(folder) / CONFIG
+    record = json.loads(path.read_text()) if path.exists() else {}
+    if record.get("model_type") == "qwen" and "visual" in record:
+        return qwen_vl_config(record), {}
+    if record.get("model_type") != MODEL_TYPE:
+        raise WrongModel(f"{folder} holds no exported model of this project (no {CONFIG} of type {MODEL_TYPE!r})")
+    rest = {name: record.pop(name) for name in ("model_type", "tokenizer_fingerprint", "history")}
+    return ModelConfig.from_dict(record), rest
+
+
+def source(folder: Path) -> Source:
+    """An export's tensors, or those of a folder in the released Qwen-VL's layout, read one at a time."""
+    tensors = SafetensorsFolder(folder)
+    if "transformer.visual.proj" not in tensors:
+        return state_source(tensors)
+
+    def read(name: str, shape: torch.Size) -> torch.Tensor | None:
+        place = qwen_vl_place(name)
+        return read_place(tensors, place) if place[0] in tensors else None
+
+    return read
+
+
+def load_model(folder: Path, device="cpu", dtype: torch.dtype = torch.float32) -> VisionLanguageModel:
+    """Load an exported model for use, in evaluation mode."""
+    config, _ = read_config(folder)
+    with torch.device("meta"):
+        model = VisionLanguageModel(config)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    materialise(model, device)
+    fill(model, [source(folder)])
+    return model.eval().requires_grad_(False)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m trainer.export", description=__doc__.split("\n")[0])
+    parser.add_argument("source", type=Path, help="an exported folder, such as RUN/export")
+    parser.add_argument("--to", type=Path, required=True, help="folder to write")
+    parser.add_argument("--layout", choices=("ours", "qwen-vl"), default="qwen-vl")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="bfloat16")
+    args = parser.parse_args()
+    config, _ = read_config(args.source)
+    tensors = {n: t.to(getattr(torch, args.dtype)) for n, t in load_model(args.source).state_dict().items()}
+    args.to.mkdir(parents=True, exist_ok=True)
+    write_tensors(args.to, to_qwen_vl(tensors) if args.layout == "qwen-vl" else tensors)
+    for file in args.source.iterdir():
+        if file.is_file() and file.suffix != ".safetensors" and "safetensors" not in file.name:
+            shutil.copyfile(file, args.to / file.name)
+    print(f"{len(tensors)} tensors of {config.size} written to {os.fspath(args.to)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,230 @@
+"""One run of one stage, from a stage folder to an export: put together here, for the command line and for Ray alike."""
+
+import signal
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from corpus.packs import StageFolder, WrongCorpus
+from trainer import checkpoint, export, parallel
+from trainer.convert import from_open_clip, open_clip_weights
+from trainer.data import PackBatches, Plan, batches, micro_packs, packs_per_step
+from trainer.language import language_config, language_weights
+from trainer.loop import Run, train_step
+from trainer.model import VisionLanguageModel, count_parameters
+from trainer.progress import Progress
+from trainer.sizes import SIZES, ModelConfig, with_vocabulary
+from trainer.stages import Settings, freeze, make_settings
+from trainer.vision import tower_config
+from trainer.weights import Source, fill, materialise, random_source, state_source
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What was asked for. `flags` override the stage's defaults (see stages.Settings); None means not given.
+
+    init: a run, its export, or a folder of the released Qwen-VL. vision, vision_weights: a tower's name, and a file or
+    open_clip tag. language: a folder or hub name of a causal language model. resume: None, or "auto".
+    """
+
+    stage: int
+    data: str
+    output: Path
+    size: str | None = None
+    init: str | None = None
+    vision: str | None = None
+    vision_weights: str | None = None
+    language: str | None = None
+    queries: int | None = None
+    resume: str | None = None
+    device: str = "cpu"
+    flags: dict = field(default_factory=dict)
+
+
+def run_stage(job: Job) -> None:
+    """Train one stage. Raises ValueError subclasses, with what to do, for input that does not fit together."""
+    folder = StageFolder(job.data)
+    tokenizer = folder.tokenizer()
+    start = _start_folder(job)
+    config = _choose_config(job, start, tokenizer)
+    _check(folder, config, tokenizer, start)
+    settings = _choose_settings(job, config)
+    found = _find_checkpoint(job)
+    about = {"path": folder.path, "digest": folder.digest}
+    record = checkpoint.json_form({"settings": settings.to_dict(), "model": config.to_dict(), "corpus": about})
+    if found:
+        state = checkpoint.read_state(found)
+        checkpoint.require_same_run(found, state, settings, record["model"], about)
+    if settings.deterministic:
+        torch.use_deterministic_algorithms(True)
+    world = parallel.join_world(settings, job.device)
+    try:
+        model = build_model(config, settings, world)
+        if not found:
+            fill(model, _sources(job, start, config, settings))
+        plan = make_plan(folder, settings, world)
+        run = Run(model, settings, world, plan)
+        if found:
+            checkpoint.load(found, model, run.optimizer, world)
+        parallel.optimise(model, settings)
+        _train(job, run, folder, record, state["step"] if found else 0)
+    finally:
+        parallel.leave_world()
+
+
+def _start_folder(job: Job) -> Path | None:
+    """The export that `init` names: a run's, or itself."""
+    if job.init is None:
+        return None
+    inside = Path(job.init) / "export"
+    return inside if inside.is_dir() else Path(job.init)
+
+
+def _choose_config(job: Job, start: Path | None, tokenizer) -> ModelConfig:
+    if start is not None:
+        config, _ = export.read_config(start)
+        if job.size not in (None, config.size):
+            raise export.WrongModel(f"{start} holds a model of size {config.size}, not {job.size}: leave --size out")
+    else:
+        config = _fresh_config(job)
+    ids = {"image_token": tokenizer.image_pad, "image_marks": (tokenizer.image_start, tokenizer.image_end)}
+    if config.image_token not in (None, tokenizer.image_pad):
+        raise WrongCorpus(f"{job.data} has <imgpad> as {tokenizer.image_pad}, the model as {config.image_token}")
+    return replace(with_vocabulary(config, tokenizer.vocab_size), **ids)
+
+
+def _fresh_config(job: Job) -> ModelConfig:
+    config = SIZES[job.size or "tiny"].config
+    if job.vision:
+        config = replace(config, vision=tower_config(job.vision))
+    if job.language:
+        language = language_config(job.language)
+        config = replace(config, language=language, adapter_heads=max(1, language["hidden_size"] // 128))
+    return replace(config, queries=job.queries or config.queries)
+
+
+def _check(folder: StageFolder, config: ModelConfig, tokenizer, start: Path | None) -> None:
+    folder.require(queries=config.queries)
+    made_with = export.read_config(start)[1].get("tokenizer_fingerprint") if start else None
+    if made_with not in (None, tokenizer.fingerprint):
+        raise WrongCorpus(
+            f"{folder.path} was made with another tokenizer (fingerprint {tokenizer.fingerprint}) than the model in "
+            f"{start} ({made_with}): build the stage again with --tokenizer {start}"
+        )
+    rows = config.language["vocab_size"]
+    if rows < tokenizer.vocab_size:
+        raise WrongCorpus(f"{folder.path} has token ids up to {tokenizer.vocab_size - 1}, the model only {rows} rows")
+    if config.language["max_position_embeddings"] < folder.max_tokens:
+        raise WrongCorpus(
+            f"{folder.path} has packs of up to {folder.max_tokens} tokens, the model takes "
+            f"{config.language['max_position_embeddings']}"
+        )
+
+
+def _choose_settings(job: Job, config: ModelConfig) -> Settings:
+    flags = {"precision": "bf16" if job.device == "cuda" else "fp32", **job.flags}
+    return make_settings(job.stage, config.size, **flags)
+
+
+def _find_checkpoint(job: Job) -> Path | None:
+    found = checkpoint.latest(job.output)
+    if found and job.resume is None:
+        raise checkpoint.WrongCheckpoint(
+            f"{job.output} holds a run already ({found.name}): give --resume auto to go on, or another --output"
+        )
+    return found
+
+
+def build_model(config: ModelConfig, settings: Settings, world: parallel.World) -> VisionLanguageModel:
+    """A frozen, cut model with memory but without weights."""
+    with torch.device("meta"):
+        model = VisionLanguageModel(config, image_rows=settings.image_rows)
+    freeze(model, settings)
+    parallel.cast_frozen(model, settings)
+    parallel.cut(model, settings, world)
+    materialise(model, world.device)
+    return model.train()
+
+
+def _sources(job: Job, start: Path | None, config: ModelConfig, settings: Settings) -> list[Source]:
+    random = random_source(config, settings.seed)
+    if start is not None:
+        return [export.source(start), lambda name, shape: random(name, shape) if name == "image_rows" else None]
+    sources = []
+    if job.vision_weights:
+        state = open_clip_weights(config.vision.name, job.vision_weights)
+        sources.append(state_source(from_open_clip(state, config.vision.heads), "vision."))
+    if job.language:
+        sources.append(state_source(language_weights(job.language), "language."))
+    return [*sources, random]
+
+
+def make_plan(folder: StageFolder, settings: Settings, world: parallel.World) -> Plan:
+    """Deal the batch out over ranks and micro-batches."""
+    packs = packs_per_step(settings.batch, folder.mean_samples_per_pack)
+    limit = settings.micro_packs or SIZES[settings.size].micro_packs
+    accumulation = 1 if settings.micro_packs else settings.accumulation
+    size = micro_packs(packs, world.dp_size, accumulation, limit)
+    return Plan(packs, size, world.dp_rank, world.dp_size)
+
+
+def _train(job: Job, run: Run, folder: StageFolder, record: dict, first: int) -> None:
+    settings, world = run.settings, run.world
+    dataset = PackBatches(
+        folder,
+        seed=settings.seed,
+        image_size=settings.image_size,
+        attention=settings.attention,
+        image_token=run.model.config.image_token,
+        pad_to=folder.max_tokens if settings.compile else 8,
+    )
+    stream = batches(dataset, run.plan, first, settings.steps, settings.workers, world.device.type == "cuda")
+    asked = []
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
+    with ExitStack() as stack:
+        progress = stack.enter_context(Progress(job.output, first, settings.steps)) if world.rank == 0 else None
+        stack.callback(signal.signal, signal.SIGTERM, before)
+        if progress:
+            progress.note(_announce(run, folder, first))
+        for step in range(first, settings.steps):
+            metrics = train_step(run, stream, step, stop=bool(asked))
+            stop = metrics.pop("stop")
+            if progress:
+                progress.step(metrics)
+            last = step + 1 == settings.steps or stop
+            if last or (step + 1) % settings.save_every == 0:
+                checkpoint.save(job.output, step + 1, run.model, run.optimizer, record, settings.keep, world)
+            if stop and step + 1 < settings.steps:
+                _say(progress, f"stopped at step {step + 1} on SIGTERM; go on with --resume auto")
+                return
+        _export(job, run, folder, record)
+        _say(progress, f"exported to {job.output / 'export'}")
+
+
+def _say(progress: Progress | None, text: str) -> None:
+    if progress:
+        progress.note(text)
+
+
+def _announce(run: Run, folder: StageFolder, first: int) -> str:
+    counts, s, plan = count_parameters(run.model), run.settings, run.plan
+    parts = ", ".join(
+        f"{name} {count / 1e6:,.2f}M{'' if name in s.trained_parts else ' (frozen)'}" for name, count in counts.items()
+    )
+    return (
+        f"stage {s.stage}, {s.size}: {parts}\n"
+        f"{folder.num_packs:,} packs, {folder.num_samples:,} samples; a step takes {plan.packs_per_step} packs "
+        f"(about {plan.packs_per_step * folder.mean_samples_per_pack:,.0f} samples) as {plan.ranks} ranks x "
+        f"{plan.micro_batches} micro-batches x {plan.micro_packs} packs; images {s.image_size} px, attention "
+        f"{s.attention}, {s.precision}; " + (f"resumed at step {first}" if first else f"{s.steps} steps")
+    )
+
+
+def _export(job: Job, run: Run, folder: StageFolder, record: dict) -> None:
+    tensors = checkpoint.full_tensors(run.model, run.world)
+    if run.world.rank == 0:
+        history = {"stage": run.settings.stage, "settings": record["settings"], "corpus": record["corpus"]}
+        export.write(job.output / "export", run.model.config, tensors, folder.tokenizer_path, history)
+    run.world.barrier()

@@ -1,0 +1,156 @@
+"""The three stages as data (Table 8 of the paper), and the settings of one run.
+
+A run's settings are Table 8, changed where the model's size asks for it, changed by flags; all of it ends up in one
+flat, JSON-able record, which the checkpoint keeps and a resume compares.
+"""
+
+from dataclasses import asdict, dataclass, fields, replace
+
+from trainer.sizes import SIZES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One column of Table 8. Lengths in tokens, image sizes in pixels, batch in samples."""
+
+    number: int
+    trains: tuple[str, ...]
+    attention: str
+    image_size: int
+    max_tokens: int
+    peak_lr: float
+    min_lr: float
+    layer_decay: float
+    steps: int
+    warmup: int
+    batch: int
+    accumulation: int
+    tensor_parallel: int
+    beta1: float = 0.9
+    beta2: float = 0.98
+    eps: float = 1e-6
+    weight_decay: float = 0.05
+    clip: float = 1.0
+
+
+STAGES = {
+    1: Stage(
+        number=1, trains=("vision", "adapter"), attention="isolated", image_size=224, max_tokens=512,
+        peak_lr=2e-4, min_lr=1e-6, layer_decay=0.95, steps=50_000, warmup=500, batch=30720, accumulation=6,
+        tensor_parallel=1,
+    ),
+    2: Stage(
+        number=2, trains=("vision", "adapter", "language"), attention="causal", image_size=448, max_tokens=2048,
+        peak_lr=5e-5, min_lr=1e-5, layer_decay=0.95, steps=19_000, warmup=400, batch=4096, accumulation=8,
+        tensor_parallel=2,
+    ),
+    # The paper writes a layer-wise decay of 0 for a ViT that does not train; here it is merely unused.
+    3: Stage(
+        number=3, trains=("adapter", "language"), attention="isolated", image_size=448, max_tokens=2048,
+        peak_lr=1e-5, min_lr=1e-6, layer_decay=0.0, steps=8_000, warmup=3_000, batch=128, accumulation=8,
+        tensor_parallel=2,
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that decides the numbers of a run, and a few things that do not (see MAY_CHANGE).
+
+    tail_with: whether Qwen-VL's ln_post and proj train with the "vision" tower or with the "adapter". It matters in
+    stage 3 alone. Table 1's counts and the authors' fine-tuning code say "vision" (frozen in stage 3).
+    image_rows: whether the embeddings of <img> and </img>, which a text model never trained, learn in stage 1
+    although its language model is frozen. The paper freezes the whole language model.
+    micro_packs: packs in one forward pass; None follows from the batch and `accumulation`, up to the size's limit.
+    """
+
+    stage: int
+    size: str
+    trains: tuple[str, ...]
+    attention: str
+    image_size: int
+    peak_lr: float
+    min_lr: float
+    layer_decay: float
+    steps: int
+    warmup: int
+    batch: int
+    accumulation: int
+    tensor_parallel: int
+    beta1: float
+    beta2: float
+    eps: float
+    weight_decay: float
+    clip: float
+    tail_with: str = "vision"
+    image_rows: bool = False
+    seed: int = 0
+    precision: str = "fp32"
+    deterministic: bool = False
+    micro_packs: int | None = None
+    activation_checkpointing: bool = False
+    compile: bool = False
+    workers: int = 0
+    save_every: int = 500
+    keep: int = 2
+
+    @property
+    def trained_parts(self) -> tuple[str, ...]:
+        """Names of the model's trained children, the tail put where `tail_with` says."""
+        parts = [part for part in self.trains if part != "image_rows"]
+        parts += ["tail"] if self.tail_with in self.trains else []
+        return tuple(parts + (["image_rows"] if self.image_rows else []))
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+
+# What a resumed run may change: none of it changes which numbers are computed from which samples (compilation and
+# recomputation change rounding at most).
+MAY_CHANGE = {"workers", "save_every", "keep", "micro_packs", "accumulation", "tensor_parallel", "compile",
+              "activation_checkpointing"}  # fmt: skip
+
+
+def make_settings(stage: int, size: str, **flags) -> Settings:
+    """Settings of a stage for a size; `flags` that are None count as not given.
+
+    A given `steps` without a `warmup` scales the warm-up along. Raises ValueError on settings that exclude each other.
+    """
+    base, model = STAGES[stage], SIZES[size]
+    values = asdict(base) | {"stage": stage, "size": size}
+    values |= {"image_size": model.image_sizes[stage - 1], "tensor_parallel": 1}
+    values |= {name: values[name] * model.lr_scale for name in ("peak_lr", "min_lr")}
+    for name in ("steps", "batch"):
+        if getattr(model, name):
+            values |= {name: getattr(model, name)[stage - 1], "accumulation": 1}
+    given = {name: value for name, value in flags.items() if value is not None}
+    values |= given
+    if values["steps"] != base.steps and "warmup" not in given:
+        values["warmup"] = max(1, round(base.warmup * values["steps"] / base.steps))
+    known = {field.name for field in fields(Settings)}
+    return _checked(Settings(**{name: value for name, value in values.items() if name in known}))
+
+
+def _checked(settings: Settings) -> Settings:
+    if settings.image_rows and "language" in settings.trains:
+        raise ValueError("--image-rows trains two rows of a frozen language model, but this stage trains all of it")
+    if settings.warmup >= settings.steps:
+        raise ValueError(f"a warm-up of {settings.warmup} steps leaves nothing of {settings.steps} steps")
+    if settings.image_size % SIZES[settings.size].config.vision.patch:
+        raise ValueError(f"--image-size {settings.image_size} is not a multiple of the patch size")
+    return replace(settings, trains=tuple(settings.trains))
+
+
+def freeze(model, settings: Settings) -> None:
+    """Leave gradients to the trained parts alone. Raises ValueError naming a part the model does not have."""
+    parts = dict(model.named_children()) | ({"image_rows": model.image_rows} if settings.image_rows else {})
+    if unknown := set(settings.trained_parts) - set(parts):
+        raise ValueError(f"stage {settings.stage} trains {sorted(unknown)}; the model has {sorted(parts)}")
+    for name, part in parts.items():
+        part.requires_grad_(name in settings.trained_parts)
+
+
+def differing(saved: dict, now: Settings) -> list[str]:
+    """Names of the settings that a resume must not change and that differ."""
+    here = {name: list(v) if isinstance(v, tuple) else v for name, v in now.to_dict().items()}
+    return [f"{n}: {saved.get(n)} -> {v}" for n, v in here.items() if n not in MAY_CHANGE and saved.get(n) != v]

@@ -21,12 +21,18 @@ class UserError(Exception):
     """Something the user can mend; printed without a traceback."""
 
 
-def parser(description: str, example: str, *, dataset: str | None = None) -> argparse.ArgumentParser:
-    """Return a parser with the flags all jobs share. `dataset` is the default name; `--help` ends with `example`."""
+def parser(
+    description: str, example: str, *, dataset: str | None = None, reads_input: bool = True
+) -> argparse.ArgumentParser:
+    """Return a parser with the flags all jobs share. `dataset` is the default name; `--help` ends with `example`.
+
+    A job that makes its samples out of nothing (`reads_input` false) has no --input.
+    """
     make = argparse.ArgumentParser(
         description=description, epilog=f"example:\n  {example}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    make.add_argument("--input", nargs="+", required=True, metavar="GLOB_OR_URL", help="input files")
+    if reads_input:
+        make.add_argument("--input", nargs="+", required=True, metavar="GLOB_OR_URL", help="input files")
     make.add_argument("--output", required=True, metavar="DIR", help="output folder: a local path or an fsspec URL")
     make.add_argument("--dataset", default=dataset, required=dataset is None, metavar="NAME", help="catalog entry")
     make.add_argument("--catalog", metavar="FILE", help="default: the catalog.yaml of this checkout")

@@ -105,9 +105,13 @@ def _required(language: str) -> str:
     ascii_text = "".join(map(chr, range(0x21, 0x7F)))
     if language == "en":
         return ascii_text
-    # The 3,755 characters of GB 2312 level 1, the everyday ones, are rows 16 to 55 of its table.
+    return ascii_text + everyday_chinese()
+
+
+def everyday_chinese() -> str:
+    """Return the 3,755 characters of GB 2312 level 1: rows 16 to 55 of its table, the last one not full."""
     rows = b"".join(bytes((row, column)) for row in range(0xB0, 0xD8) for column in range(0xA1, 0xFF))
-    return ascii_text + rows.decode("gb2312", errors="ignore")
+    return rows.decode("gb2312", errors="ignore")
 
 
 def install(faces: Sequence[Face]) -> None:

@@ -110,6 +110,9 @@ def image_header(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[str, int, i
         raise BadImage("image_too_large", f"{width} x {height} pixels, more than {max_pixels}")
     if not _has_end(data, ext):
         raise BadImage("truncated_image", f"{ext} without its end marker")
+    if ext == "jpg" and len(data) * 8 < (width // 8) * (height // 8):
+        # Huffman coding spends at least a bit on each 8 x 8 block; decoders fill what is not there with grey.
+        raise BadImage("truncated_image", f"{len(data)} bytes cannot hold {width} x {height} pixels")
     return ext, width, height
 
 

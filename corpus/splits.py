@@ -91,10 +91,10 @@ class Sink:
         """Write a kept sample to the shard alone; its ledger row goes through `rows`."""
         self.write_members(sample.key, to_members(sample))
 
-    def write_members(self, key: str, members: Iterable[tuple[str, bytes]]) -> None:
-        """Write a kept record that is not a Sample, such as a pack."""
+    def write_members(self, key: str, members: Iterable[tuple[str, bytes]], rows: int = 1) -> None:
+        """Write a kept record that is not a Sample, such as a pack, which stands for `rows` kept ledger rows."""
         self._shard.write(key, members)
-        self._written += 1
+        self._written += rows
 
     def write_table(self, table: pa.Table) -> None:
         """Append kept rows to `ID.urls.parquet` (jobs that keep rows of a table instead of samples)."""
@@ -115,4 +115,4 @@ class Sink:
         counts = self._ledger.close()
         if counts.kept != self._written:
             raise AssertionError(f"split {self._split.id}: {counts.kept} kept rows, {self._written} samples written")
-        return self._files.commit(counts, self._digest, self._split.fingerprint)
+        return self._files.commit(counts, self._digest, self._split.fingerprint, self._split.source)

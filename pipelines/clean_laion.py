@@ -8,7 +8,7 @@ fetch_images.py; a later run over the downloaded shards completes the rules, and
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 if __name__ == "__main__":  # run as a script: the checkout's root, not pipelines/, holds the packages
@@ -62,11 +62,19 @@ def _settings(dataset: Dataset, args) -> dict:
     return {
         "language": dataset.language,
         "columns": dict(dataset.columns),
-        "rules": {name: dict(parameters) for name, parameters in dataset.rules.items()},
         "decode": args.decode,
-        "order": ["not_downloaded", *rules.RULES],
-        "thresholds": rules.thresholds(dataset.rules),
+        **rule_settings(dataset.rules),
         "paper": {"original": dataset.original, "cleaned": dataset.cleaned},
+    }
+
+
+def rule_settings(chosen: Mapping[str, Mapping]) -> dict:
+    """Return the settings that rules add to `job.json`: themselves, their order in the funnel, thresholds by score."""
+    filters = [name for name, rule in rules.RULES.items() if rule.kind == "filter"]
+    return {
+        "rules": {name: dict(parameters or {}) for name, parameters in chosen.items()},
+        "order": ["not_downloaded", rules.NO_TEXT, *filters],
+        "thresholds": rules.thresholds(chosen),
     }
 
 
@@ -134,10 +142,11 @@ def clean_split(
         _clean_urls(split, sink, dataset, limit)
     else:
         cleaner = _PairCleaner(split, sink, dataset, decode)
-        batches = _shard_batches(split, dataset) if source["kind"] == "shard" else _table_batches(split, dataset, images)
+        is_shard = source["kind"] == "shard"
+        batches = _shard_batches(split, dataset) if is_shard else _table_batches(split, dataset, images)
         for batch in _limited(batches, limit):
             cleaner.clean(batch)
-        if source["kind"] == "shard" and limit is None:
+        if is_shard and limit is None:
             cleaner.account_for_sidecar()
 
 

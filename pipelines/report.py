@@ -6,7 +6,7 @@ import base64
 import io
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -39,6 +39,7 @@ class Summary:
     counts: Counts
     splits: int
     seconds: float
+    changed: int  # rows whose text a cleaner changed
     funnel: list[dict]  # rule, rows_in, dropped, percent of rows_in
     histograms: list[dict] = field(default_factory=list)  # name, counts [BINS], low, high, thresholds
     examples: dict[str, list[dict]] = field(default_factory=dict)  # outcome or rule -> rows with thumbnails
@@ -49,15 +50,15 @@ def summarise(folder: OutputFolder) -> Summary:
     settings, manifests = folder.settings(), folder.manifests()
     counts = sum((m.counts for m in manifests.values()), Counts())
     counts.check(folder.url)
-    summary = Summary(
-        settings, counts, len(manifests), sum(m.seconds for m in manifests.values()), _funnel(counts, settings)
-    )
+    seconds = sum(manifest.seconds for manifest in manifests.values())
+    changed = sum(_changed(folder, split) for split in manifests)
+    summary = Summary(settings, counts, len(manifests), seconds, changed, _funnel(counts, settings))
     looked_at = _spread(sorted(manifests), _SPLITS_LOOKED_AT)
     ledgers = {split: _ledger_head(folder, split, SAMPLED_ROWS // len(looked_at)) for split in looked_at}
     if ledgers:
         rows = pa.concat_tables(ledgers.values())
         summary.histograms = _histograms(rows, settings.get("thresholds", {}))
-        summary.examples = {"kept": list(_kept_examples(folder, ledgers))} | _lost_examples(rows)
+        summary.examples = {"kept": list(_kept_examples(folder, ledgers))} | _ledger_examples(rows, settings)
     return summary
 
 
@@ -76,6 +77,8 @@ def print_funnel(summary: Summary) -> None:
     print(f"\n{'rule':<22}{'in':>14}{'dropped':>14}{'%':>8}")
     for line in summary.funnel:
         print(f"{line['rule']:<22}{line['rows_in']:>14,}{line['dropped']:>14,}{line['percent']:>8.2f}")
+    if summary.changed:
+        print(f"{'(cleaners changed)':<36}{summary.changed:>14,}{_percent(summary.changed, counts.rows):>8.2f}")
     for kind, number in counts.errors.items():
         print(f"{'error: ' + kind:<36}{number:>14,}{_percent(number, counts.rows):>8.2f}")
     print(f"{'kept':<22}{counts.rows:>14,}{counts.kept:>14,}{_percent(counts.kept, counts.rows):>8.2f}")
@@ -86,10 +89,10 @@ def print_funnel(summary: Summary) -> None:
 
 
 def _funnel(counts: Counts, settings: dict) -> list[dict]:
-    order = [rule for rule in settings.get("order", []) if rule in settings.get("rules", {}) or rule in counts.dropped]
-    order += [rule for rule in counts.dropped if rule not in order]
+    configured = settings.get("rules", {}).keys() & set(settings.get("order", []))
+    rules = _in_order(configured | counts.dropped.keys(), settings)
     left, lines = counts.rows - sum(counts.errors.values()), []
-    for rule in order:
+    for rule in rules:
         dropped = counts.dropped.get(rule, 0)
         lines.append({"rule": rule, "rows_in": left, "dropped": dropped, "percent": _percent(dropped, left)})
         left -= dropped
@@ -139,23 +142,39 @@ def _histogram(name: str, column: pa.ChunkedArray, thresholds: list[float]) -> d
     }  # fmt: skip
 
 
-def _lost_examples(rows: pa.Table) -> dict[str, list[dict]]:
-    lost = rows.filter(pc.not_equal(rows["outcome"], KEPT))
-    wanted = [n for n in BASE.names if n != "row"]
-    examples = {}
+def _changed(folder: OutputFolder, split: str) -> int:
+    with folder.fs.open(folder.path(f"{split}.parquet"), "rb") as file:
+        metadata = pq.ParquetFile(file).metadata
+    column = metadata.schema.to_arrow_schema().get_field_index("text_after")
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    return sum(group.num_rows - group.column(column).statistics.null_count for group in groups)
+
+
+def _ledger_examples(rows: pa.Table, settings: dict) -> dict[str, list[dict]]:
+    """Rows that cleaners changed, rows dropped by each rule in the order of the funnel, and errors by kind."""
+    rows = rows.select([name for name in BASE.names if name != "row"])
+    is_kept = pc.equal(rows["outcome"], KEPT)
+    examples = {"kept, after cleaning": _examples(rows.filter(pc.and_(is_kept, pc.is_valid(rows["text_after"]))))}
     for outcome, title in ((DROPPED, "{}"), (ERROR, "error: {}")):
-        of_outcome = lost.filter(pc.equal(lost["outcome"], outcome))
-        for rule in pc.unique(of_outcome["rule"]).to_pylist():
-            table = of_outcome.filter(pc.equal(of_outcome["rule"], rule)).select(wanted)
-            # Rows with a picture first: few have one.
-            table = table.take(pc.sort_indices(pc.is_null(table["thumbnail"]))[:EXAMPLES_PER_RULE])
-            examples[title.format(rule)] = [_example(row) for row in table.to_pylist()]
+        of_outcome = rows.filter(pc.equal(rows["outcome"], outcome))
+        for rule in _in_order(pc.unique(of_outcome["rule"]).to_pylist(), settings):
+            examples[title.format(rule)] = _examples(of_outcome.filter(pc.equal(of_outcome["rule"], rule)))
     return examples
+
+
+def _in_order(rules: Collection[str], settings: dict) -> list[str]:
+    order = settings.get("order", [])
+    return [rule for rule in order if rule in rules] + sorted(set(rules) - set(order))
+
+
+def _examples(table: pa.Table) -> list[dict]:
+    # Rows with a picture first: few have one.
+    first = pc.sort_indices(pc.is_null(table["thumbnail"]))[:EXAMPLES_PER_RULE]
+    return [_example(row) for row in table.take(first).to_pylist()]
 
 
 def _example(row: dict) -> dict:
     data = row.pop("thumbnail")
-    row["text_after"] = row["text_after"] if row["text_after"] != row["text_before"] else None
     return row | {"image": _data_uri(data) if data else None, "shapes": []}
 
 

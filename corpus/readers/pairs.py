@@ -82,8 +82,8 @@ def _take_record(pair: Pair, record: dict, members: Mapping[str, bytes], columns
         text = members["txt"].decode("utf-8", "replace")
     if text is None:
         text = record.get("caption", record.get("text"))
-    # JSON can spell lone surrogates, which no UTF-8 column can hold.
-    pair.text = text.encode("utf-8", "replace").decode() if isinstance(text, str) else None
+    if isinstance(text, str):  # JSON can spell lone surrogates, which no UTF-8 column can hold
+        pair.text = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
     scores = record.get("scores") if isinstance(record.get("scores"), dict) else {}
     pair.clip_score = _number(record.get(columns.get("clip_score"), scores.get("clip")))
     pair.key = _our_key(record.get(KEY_COLUMN) or (record.get("key") if "task" in record else None))

@@ -1,0 +1,83 @@
+"""The arrows of the house: pipelines -> {cleaners, renderers, synth_ocr, trainer} -> corpus; Ray in one module."""
+
+import ast
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+LEAVES = {"cleaners", "renderers", "synth_ocr", "trainer"}
+ALLOWED = {
+    "corpus": {"corpus"},
+    **{leaf: {leaf, "corpus"} for leaf in LEAVES},
+    "pipelines": {"pipelines", "corpus", *LEAVES},
+    "benchmarks": {"benchmarks", "pipelines", "corpus", *LEAVES},
+}
+
+
+def imported(file: Path) -> set[str]:
+    """The dotted names of all modules that a file imports, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def files(package: str) -> list[Path]:
+    found = sorted((ROOT / package).rglob("*.py"))
+    assert found, f"no modules in {package}"
+    return found
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_arrows_point_down(package):
+    for file in files(package):
+        ours = {name.split(".")[0] for name in imported(file)} & ALLOWED.keys()
+        assert ours <= ALLOWED[package], f"{file.relative_to(ROOT)} imports {sorted(ours - ALLOWED[package])}"
+
+
+def test_one_module_imports_ray():
+    users = {
+        str(file.relative_to(ROOT))
+        for package in ALLOWED
+        for file in files(package)
+        if any(name.split(".")[0] == "ray" for name in imported(file))
+    }
+    assert users <= {"pipelines/cluster.py"}
+
+
+def test_init_files_are_empty():
+    assert [file for package in ALLOWED for file in files(package) if file.name == "__init__.py" and file.read_text()] == []
+
+
+def test_no_script_shadows_a_module():
+    ours = {path.name for path in ROOT.iterdir()}
+    for file in (ROOT / "pipelines").glob("*.py"):
+        assert file.stem not in sys.stdlib_module_names and file.stem not in ours, file
+
+
+@pytest.mark.parametrize("package", sorted(ALLOWED.keys() - {"benchmarks"}))
+def test_packages_are_those_of_this_checkout(package):
+    assert Path(find_spec(package).origin).parent == ROOT / package
+
+
+@pytest.mark.parametrize(
+    "modules, absent",
+    [
+        ("corpus.records corpus.shards corpus.ledger corpus.folder corpus.catalog corpus.tokens", "ray torch"),
+        ("cleaners.rules cleaners.clip", "ray torch"),
+        ("pipelines.clean_laion pipelines.job", "ray torch"),
+        ("trainer.model", "ray"),
+    ],
+)
+def test_heavy_libraries_load_only_when_asked_for(modules, absent):
+    code = f"import sys, {', '.join(modules.split())}; print(*(set(sys.modules) & set({absent.split()!r})))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

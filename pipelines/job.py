@@ -22,11 +22,12 @@ class UserError(Exception):
 
 
 def parser(
-    description: str, example: str, *, dataset: str | None = None, reads_input: bool = True
+    description: str, example: str, *, dataset: str | None = None, reads_input: bool = True, many_datasets: bool = False
 ) -> argparse.ArgumentParser:
     """Return a parser with the flags all jobs share. `dataset` is the default name; `--help` ends with `example`.
 
-    A job that makes its samples out of nothing (`reads_input` false) has no --input.
+    A job that makes its samples out of nothing (`reads_input` false) has no --input. `many_datasets`: --dataset takes
+    several names and may be left out.
     """
     make = argparse.ArgumentParser(
         description=description, epilog=f"example:\n  {example}", formatter_class=argparse.RawDescriptionHelpFormatter
@@ -34,7 +35,10 @@ def parser(
     if reads_input:
         make.add_argument("--input", nargs="+", required=True, metavar="GLOB_OR_URL", help="input files")
     make.add_argument("--output", required=True, metavar="DIR", help="output folder: a local path or an fsspec URL")
-    make.add_argument("--dataset", default=dataset, required=dataset is None, metavar="NAME", help="catalog entry")
+    if many_datasets:
+        make.add_argument("--dataset", nargs="+", metavar="NAME", help="only these catalog entries; default: all")
+    else:
+        make.add_argument("--dataset", default=dataset, required=dataset is None, metavar="NAME", help="catalog entry")
     make.add_argument("--catalog", metavar="FILE", help="default: the catalog.yaml of this checkout")
     make.add_argument("--workers", type=_count, metavar="N", help="0: in this process; default: every core")
     make.add_argument("--limit", type=_count, metavar="N", help="read at most N rows of each split, for a quick look")

@@ -144,7 +144,7 @@ def chat(sample: Sample) -> Formatted:
     """
     turns = sample.annotations["turns"]
     used = [i for turn in turns for i in turn.get("images") or []]
-    if sorted(used) != list(range(len(sample.images))):
+    if set(used) != set(range(len(sample.images))):
         raise BadSample("bad_dialogue", f"its turns use images {used[:50]}, it has {len(sample.images)}")
     pieces, pictures = [], 0
     for turn in turns:

@@ -1,0 +1,240 @@
+#!/usr/bin/env python
+"""From cleaned data to the packed, task-tagged shards of a training stage, by catalog.yaml.
+
+Reads the cleaned folders ROOT/<dataset> that the catalog lists for the stage, chooses samples by hash and weight, gives
+each task its text format and loss mask, tokenises, packs whole samples of one task into sequences and writes shards,
+ledgers, manifests, a copy of the tokenizer and corpus.json.
+"""
+
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+if __name__ == "__main__":  # run as a script: the checkout's root, not pipelines/, holds the packages
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import fsspec
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from corpus import packs
+from corpus.catalog import find, load_catalog
+from corpus.folder import OutputFolder
+from corpus.ledger import KEPT
+from corpus.mixture import Share, shares
+from corpus.splits import Split
+from corpus.tokens import SPECIALS, load_tokenizer
+from pipelines import job
+from pipelines.stage_split import SCORES, Recipe, build_split
+
+MAX_TOKENS = 2048
+MAX_SAMPLE_TOKENS = {1: 512, 2: 2048, 3: 2048}  # Qwen-VL, Table 8
+SAMPLES_PER_SPLIT = 10_000  # chosen ones; packs are planned within a split (docs/stages.md tells what that costs)
+ROWS_PER_SPLIT = 500_000  # cleaned ones: where few are chosen, a split's ledger stays small all the same
+_EXAMPLE = "python pipelines/build_stage.py --stage 2 --data demo/cleaned --output demo/stage2"
+
+
+def main() -> None:
+    args = _parser().parse_args()
+    catalog = load_catalog(args.catalog)
+    chosen = {name: find(catalog, name) for name in args.dataset} if args.dataset else catalog
+    data = args.data if "://" in args.data else str(Path(args.data).resolve())
+    kept = {name: _kept_by_split(f"{data}/{name}") for name in chosen}
+    mixture = shares(catalog if args.samples else chosen, args.stage, _available(kept), args.samples)
+    mixture = [share for share in mixture if share.dataset in chosen]
+    _print_mixture(args.stage, mixture)
+    if not any(share.expected for share in mixture):
+        names = ", ".join(sorted({share.dataset for share in mixture})) or "none"
+        raise job.UserError(f"{data} holds no cleaned data for stage {args.stage}; its datasets are {names}")
+    recipe = _recipe(args)
+    job.run(
+        "build_stage", args, list(_plan(data, mixture, kept)), _settings(args, mixture, recipe),
+        lambda split, sink: build_split(split, sink, recipe), scores=SCORES,
+    )  # fmt: skip
+    record = finish(args.output, args.stage, args.tokenizer, recipe, mixture)
+    _print_corpus(record)
+
+
+def _parser():
+    parser = job.parser(__doc__, _EXAMPLE, reads_input=False, many_datasets=True)
+    parser.add_argument("--stage", type=int, choices=(1, 2, 3), required=True, help="which stage of the catalog")
+    parser.add_argument("--data", required=True, metavar="ROOT", help="folder with one cleaned folder per dataset")
+    parser.add_argument("--samples", type=int, metavar="N", help="scale the catalog's numbers to N samples in all")
+    parser.add_argument("--tokenizer", metavar="PATH", help="*.tiktoken, Hugging Face folder or name; default: our own")
+    parser.add_argument("--queries", type=int, default=256, metavar="Q", help="tokens of an image; default: 256")
+    parser.add_argument("--max-images", type=int, metavar="M", help="images in a pack; default: as many as have room")
+    return parser
+
+
+def _kept_by_split(folder: str) -> dict[str, int]:
+    """Return the cleaned samples of a folder by split; an absent folder has none."""
+    output = OutputFolder(folder)
+    if not output.fs.exists(output.path("job.json")):
+        return {}
+    return {split: manifest.counts.kept for split, manifest in output.manifests().items() if manifest.counts.kept}
+
+
+def _available(kept: dict[str, dict[str, int]]) -> dict[str, int]:
+    return {name: sum(splits.values()) for name, splits in kept.items() if splits}
+
+
+def _recipe(args) -> Recipe:
+    if args.queries < 1 or args.queries + 2 >= MAX_SAMPLE_TOKENS[args.stage]:
+        raise job.UserError(f"--queries {args.queries}: an image must leave room for text in a sample")
+    spec = args.tokenizer
+    if spec is not None and Path(spec).exists():
+        spec = str(Path(spec).resolve())
+    try:
+        tokenizer = load_tokenizer(spec)
+    except ValueError as error:
+        raise job.UserError(str(error)) from None
+    return Recipe(
+        tokenizer=spec,
+        fingerprint=tokenizer.fingerprint,
+        queries=args.queries,
+        max_tokens=MAX_TOKENS,
+        max_sample_tokens=MAX_SAMPLE_TOKENS[args.stage],
+        max_images=min(MAX_TOKENS // (args.queries + 2), args.max_images or MAX_TOKENS),
+        seed=args.seed,
+        limit=args.limit,
+    )
+
+
+def _settings(args, mixture: list[Share], recipe: Recipe) -> dict:
+    weights = {f"{share.dataset} {share.task}": share.weight for share in mixture}
+    # Where the tokenizer lies does not matter; what it does is in its fingerprint.
+    told = {name: value for name, value in asdict(recipe).items() if name not in ("tokenizer", "limit")}
+    return {"stage": args.stage, "samples": args.samples, "weights": weights, **told}
+
+
+def _plan(data: str, mixture: list[Share], kept: dict[str, dict[str, int]]) -> Iterator[Split]:
+    """Yield splits: for one task, slices of cleaned splits, of bounded size."""
+    for task in dict.fromkeys(share.task for share in mixture):
+        groups = _groups(data, [share for share in mixture if share.task == task and share.weight], kept)
+        for number, slices in enumerate(groups):
+            folders = {piece["folder"]: OutputFolder(piece["folder"]) for piece in slices}
+            digests = [_tar_digest(folders[piece["folder"]], piece["split"]) for piece in slices]
+            yield Split(f"{task}-{number:05d}", {"task": task, "slices": slices}, {"tars": digests, "slices": slices})
+
+
+def _groups(data: str, mixture: list[Share], kept: dict[str, dict[str, int]]) -> Iterator[list[dict]]:
+    group, samples, rows = [], 0.0, 0
+    for share in mixture:
+        step = max(1, min(ROWS_PER_SPLIT, int(SAMPLES_PER_SPLIT / share.weight)))
+        for split, count in kept[share.dataset].items():
+            for start in range(0, count, step):
+                stop = min(start + step, count)
+                if group and (
+                    samples + (stop - start) * share.weight > SAMPLES_PER_SPLIT or rows + stop - start > ROWS_PER_SPLIT
+                ):
+                    yield group
+                    group, samples, rows = [], 0.0, 0
+                where = {"folder": f"{data}/{share.dataset}", "dataset": share.dataset, "split": split}
+                group.append(where | {"start": start, "stop": stop, "weight": share.weight})
+                samples, rows = samples + (stop - start) * share.weight, rows + stop - start
+    if group:
+        yield group
+
+
+def _tar_digest(folder: OutputFolder, split: str) -> str:
+    return json.loads(folder.read(f"{split}.json"))["files"]["tar"]
+
+
+def finish(output: str, stage: int, spec: str | None, recipe: Recipe, mixture: list[Share]) -> dict:
+    """Write the tokenizer's copy and `corpus.json`, which makes the folder readable; return the record."""
+    folder = OutputFolder(output)
+    _copy_tokenizer(spec, folder)
+    shards, by_dataset = [], {}
+    for split, manifest in folder.manifests().items():
+        counts, datasets = _count_packs(folder, split)
+        shards.append({"id": split, "task": split.rpartition("-")[0], **counts, "sha256": manifest.files["tar"]})
+        for name, numbers in datasets.items():
+            _add(by_dataset.setdefault(name, {}).setdefault(shards[-1]["task"], {}), numbers)
+    record = _record(stage, load_tokenizer(spec).special, recipe, shards, by_dataset, mixture)
+    folder.write(packs.CORPUS, json.dumps(record, indent=1, ensure_ascii=False).encode())
+    return record
+
+
+def _copy_tokenizer(spec: str | None, folder: OutputFolder) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        copy = Path(temporary) / packs.TOKENIZER
+        load_tokenizer(spec).save(copy)
+        target = folder.path(packs.TOKENIZER)
+        if folder.local:
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.copytree(copy, target)
+        else:
+            folder.fs.put(str(copy), target, recursive=True)
+
+
+def _count_packs(folder: OutputFolder, split: str) -> tuple[dict, dict[str, dict]]:
+    """Return a split's counts, and those by dataset, from its ledger."""
+    with fsspec.open(f"{folder.url}/{split}.parquet", "rb") as file:
+        table = pq.read_table(file, columns=["outcome", "pack", "dataset", "tokens", "supervised", "images"])
+    kept = table.filter(pc.equal(table["outcome"], KEPT))
+    summed = [("tokens", "sum"), ("supervised", "sum"), ("images", "sum"), ([], "count_all")]
+    datasets = {
+        row["dataset"]: {
+            "samples": row["count_all"],
+            **{name: row[f"{name}_sum"] for name in ("tokens", "supervised", "images")},
+        }
+        for row in kept.group_by("dataset").aggregate(summed).to_pylist()
+    }
+    counts = {"packs": (pc.max(kept["pack"]).as_py() or 0) + 1 if kept.num_rows else 0}
+    for numbers in datasets.values():
+        _add(counts, numbers)
+    return {name: counts.get(name, 0) for name in packs.COUNTED}, datasets
+
+
+def _add(total: dict, numbers: dict) -> None:
+    for name, value in numbers.items():
+        total[name] = total.get(name, 0) + value
+
+
+def _record(stage: int, special: dict, recipe: Recipe, shards: list, by_dataset: dict, mixture: list[Share]) -> dict:
+    tasks = {}
+    for shard in shards:
+        _add(tasks.setdefault(shard["task"], {}), {name: shard[name] for name in packs.COUNTED})
+    for counts in tasks.values():
+        counts["padding"] = packs.padding(counts["tokens"], counts["packs"], recipe.max_tokens)
+    total = {name: sum(shard[name] for shard in shards) for name in packs.COUNTED}
+    record = {
+        "format": packs.FORMAT, "stage": stage, "digest": None, "queries": recipe.queries, "seed": recipe.seed,
+        "max_tokens": recipe.max_tokens, "max_sample_tokens": recipe.max_sample_tokens, "max_images": recipe.max_images,
+        "tokenizer": {"fingerprint": recipe.fingerprint, "special": {name: special[name] for name in SPECIALS}},
+        **total, "padding": packs.padding(total["tokens"], total["packs"], recipe.max_tokens),
+        "tasks": tasks, "datasets": dict(sorted(by_dataset.items())),
+        "mixture": [asdict(share) for share in mixture], "shards": shards,
+    }  # fmt: skip
+    return record | {"digest": packs.corpus_digest(record)}
+
+
+def _print_mixture(stage: int, mixture: list[Share]) -> None:
+    print(f"\nstage {stage}: what the catalog lists, what is there, what is taken")
+    print(f"{'dataset':<20}{'task':<18}{'listed':>13}{'wanted':>13}{'there':>12}{'taken':>12}")
+    for share in mixture:
+        numbers = f"{share.listed:>13,}{share.wanted:>13,}{share.available:>12,}{share.expected:>12,}"
+        print(f"{share.dataset:<20}{share.task:<18}{numbers}  {_note(share)}".rstrip())
+
+
+def _note(share: Share) -> str:
+    if not share.available:
+        return "MISSING: nothing takes its place"
+    if share.weight > 1:
+        return f"each {share.weight:.1f} times"
+    return f"{100 * share.weight:.2g} % of it" if share.weight < 1 else ""
+
+
+def _print_corpus(record: dict) -> None:
+    print(f"\n{'task':<18}{'packs':>10}{'samples':>12}{'tokens':>14}{'supervised':>14}{'images':>10}{'padding':>9}")
+    for task, counts in [*record["tasks"].items(), ("all", record)]:
+        print(f"{task:<18}{counts['packs']:>10,}{counts['samples']:>12,}{counts['tokens']:>14,}", end="")
+        print(f"{counts['supervised']:>14,}{counts['images']:>10,}{100 * counts['padding']:>8.2f}%")
+
+
+if __name__ == "__main__":
+    job.main(main)

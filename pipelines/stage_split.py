@@ -1,0 +1,256 @@
+"""One split of build_stage.py: choose, format, tokenise, plan, write. Pure but for reading the cleaned shards.
+
+Two passes bound the memory: the first keeps tokens alone, the second reads the images again, pack by pack.
+"""
+
+import functools
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from PIL import Image
+
+from corpus import packs
+from corpus.folder import OutputFolder
+from corpus.formats import BadSample, Encoded, Encoder, Formatted, Unfit, format_sample
+from corpus.ledger import DROPPED, KEPT, schema
+from corpus.mixture import copies, positions
+from corpus.packing import plan_packs
+from corpus.records import BadImage, EncodedImage, Sample, from_members, image_header
+from corpus.shards import IndexedShard
+from corpus.splits import Sink, Split
+from corpus.texts import split_text
+from corpus.tokens import load_tokenizer
+
+SCORES = {
+    "dataset": pa.string(), "tokens": pa.int32(), "supervised": pa.int32(), "images": pa.int16(),
+    "shapes_dropped": pa.int32(), "pack": pa.int32(),
+}  # fmt: skip
+GROUNDING = ("grounded_caption", "referring", "region_caption")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a split's bytes depend on, besides its input."""
+
+    tokenizer: str | None
+    fingerprint: str
+    queries: int
+    max_tokens: int  # of a pack
+    max_sample_tokens: int
+    max_images: int  # of a pack
+    seed: int
+    limit: int | None = None  # cleaned rows looked at in each slice
+
+
+@dataclass(slots=True)
+class Candidate:
+    """A tokenised sample that waits to be packed; `place` says where its images lie: (slice, index in its shard)."""
+
+    key: str
+    row: int
+    dataset: str
+    place: tuple[int, int]
+    encoded: Encoded
+    shapes_dropped: int
+
+
+def build_split(split: Split, sink: Sink, recipe: Recipe) -> None:
+    """Turn slices of cleaned splits into packs of one task. Every cleaned row ends in the ledger, chosen or not."""
+    builder = _Builder(split, sink, recipe)
+    row = 0
+    for number, piece in enumerate(split.source["slices"]):
+        row = builder.read(number, piece, row)
+    builder.write()
+
+
+class _Builder:
+    def __init__(self, split: Split, sink: Sink, recipe: Recipe):
+        self._split, self._sink, self._recipe = split, sink, recipe
+        self._task = split.source["task"]
+        self._encoder = Encoder(load_tokenizer(recipe.tokenizer), recipe.queries)
+        self._shards: list[IndexedShard] = []
+        self._candidates: list[Candidate] = []
+        if self._encoder.tokenizer.fingerprint != recipe.fingerprint:
+            raise ValueError(f"tokenizer {recipe.tokenizer} changed while the job ran: start again")
+
+    def read(self, number: int, piece: dict, row: int) -> int:
+        """Read the chosen samples of one slice; return the row after its last."""
+        keys = _kept_keys(piece)[piece["start"] : piece["stop"]][: self._recipe.limit]
+        shard = IndexedShard(f"{piece['folder']}/{piece['split']}.tar")
+        self._shards.append(shard)
+        places = positions(keys, self._task, self._recipe.seed)
+        times = copies(places, piece["weight"])
+        self._leave_out(keys, row, places, times, piece)
+        for i in np.flatnonzero(times).tolist():
+            self._take(_Row(keys[i], row + i, piece["dataset"], (number, piece["start"] + i)), int(times[i]), shard)
+        return row + len(keys)
+
+    def _leave_out(self, keys: list[str], row: int, places: np.ndarray, times: np.ndarray, piece: dict) -> None:
+        out = np.flatnonzero(times == 0)
+        count = len(out)
+        columns = {
+            "key": [keys[i] for i in out], "row": row + out, "outcome": [DROPPED] * count, "rule": ["mixture"] * count,
+            "value": places[out], "threshold": [piece["weight"]] * count, "dataset": [piece["dataset"]] * count,
+        }  # fmt: skip
+        if count:
+            self._sink.rows(pa.table(columns))
+
+    def _take(self, row: "_Row", times: int, shard: IndexedShard) -> None:
+        keys = [f"{row.key}-x{copy}" if copy else row.key for copy in range(times)]
+        try:
+            made = list(self._make(_read_sample(shard, row)))
+        except BadSample as error:
+            for key in keys:
+                self._sink.error(key, row.row, error.kind, error.detail, dataset=row.dataset)
+            return
+        for suffix, result, shapes_dropped in made:
+            for key in keys:
+                self._settle(key + suffix, row, result, shapes_dropped)
+
+    def _make(self, sample: Sample) -> Iterator[tuple[str, Encoded | Unfit, int]]:
+        """Yield (key suffix, tokens or why not, shapes dropped) for the samples that a cleaned one becomes."""
+        if sample.task != self._task and not (sample.task in GROUNDING and self._task in GROUNDING):
+            yield "", Unfit("other_task", detail=f"a {sample.task} sample cannot serve {self._task}"), 0
+        elif self._task == "text":
+            parts = split_text(sample.text, self._encoder.tokenizer, self._recipe.max_sample_tokens)
+            yield from ((f"-p{i}" if len(parts) > 1 else "", part, 0) for i, part in enumerate(parts))
+            if not parts:
+                yield "", Unfit("empty_text", 0, 1), 0
+        else:
+            _check_images(sample, placed=self._task in GROUNDING or self._task == "ocr")
+            for result in format_sample(sample, self._task):
+                if isinstance(result, Formatted):
+                    yield result.suffix, self._encoder.encode(result.pieces), result.shapes_dropped
+                else:
+                    yield result.suffix, result, 0
+
+    def _settle(self, key: str, row: "_Row", result: Encoded | Unfit, shapes_dropped: int) -> None:
+        unfit = result if isinstance(result, Unfit) else self._too_large(result)
+        if unfit is None:
+            self._candidates.append(Candidate(key, row.row, row.dataset, row.place, result, shapes_dropped))
+        else:
+            columns = {"value": unfit.value, "threshold": unfit.threshold, "detail": unfit.detail or None}
+            self._sink.drop(key, row.row, unfit.rule, dataset=row.dataset, **columns)
+
+    def _too_large(self, encoded: Encoded) -> Unfit | None:
+        if len(encoded.images) > self._recipe.max_images:
+            return Unfit("too_many_images", len(encoded.images), self._recipe.max_images)
+        if len(encoded.tokens) > self._recipe.max_sample_tokens:
+            return Unfit("too_long", len(encoded.tokens), self._recipe.max_sample_tokens)
+        return None if encoded.loss.any() else Unfit("nothing_supervised", 0, 1)
+
+    def write(self) -> None:
+        """Plan the packs and write them with their ledger rows, in the order of the packs."""
+        lengths = np.array([len(c.encoded.tokens) for c in self._candidates], np.int64)
+        images = np.array([len(c.encoded.images) for c in self._candidates], np.int64)
+        plan = plan_packs(lengths, images, self._recipe.max_tokens, self._recipe.max_images)
+        order = np.argsort(plan, kind="stable")
+        rows = []
+        for number, members in enumerate(np.split(order, np.flatnonzero(np.diff(plan[order])) + 1)):
+            pack = [self._candidates[i] for i in members]
+            if pack:
+                self._write_pack(number, pack)
+                rows += [_kept_row(candidate, number) for candidate in pack]
+        if rows:
+            self._sink.rows(pa.Table.from_pylist(rows, schema=schema(SCORES)))
+
+    def _write_pack(self, number: int, members: list[Candidate]) -> None:
+        samples, images, start = [], [], 0
+        for candidate in members:
+            length, used = len(candidate.encoded.tokens), self._images(candidate)
+            indices = list(range(len(images), len(images) + len(used)))
+            samples.append(
+                {
+                    "key": candidate.key,
+                    "dataset": candidate.dataset,
+                    "start": start,
+                    "length": length,
+                    "images": indices,
+                }
+            )
+            images += used
+            start += length
+        tokens = np.concatenate([c.encoded.tokens for c in members])
+        loss = np.concatenate([c.encoded.loss for c in members])
+        record = packs.pack_members(self._task, samples, tokens, loss, images)
+        self._sink.write_members(f"{self._split.id}/{number:06d}", record, rows=len(members))
+
+    def _images(self, candidate: Candidate) -> list[EncodedImage]:
+        if not candidate.encoded.images:
+            return []
+        number, index = candidate.place
+        sample = from_members(self._shards[number][index][1])
+        return [sample.images[i] for i in candidate.encoded.images]
+
+
+@dataclass(slots=True)
+class _Row:
+    key: str
+    row: int
+    dataset: str
+    place: tuple[int, int]
+
+
+def _kept_row(candidate: Candidate, pack: int) -> dict:
+    return {
+        "key": candidate.key, "row": candidate.row, "outcome": KEPT, "dataset": candidate.dataset, "pack": pack,
+        "tokens": len(candidate.encoded.tokens), "supervised": int(candidate.encoded.loss.sum()),
+        "images": len(candidate.encoded.images), "shapes_dropped": candidate.shapes_dropped,
+    }  # fmt: skip
+
+
+def _kept_keys(piece: dict) -> list[str]:
+    """Return the keys of a cleaned split's samples, in the order of its shard, from its ledger."""
+    return _kept_keys_of(piece["folder"], piece["split"])
+
+
+@functools.lru_cache(maxsize=2)
+def _kept_keys_of(folder: str, split: str) -> list[str]:
+    output = OutputFolder(folder)
+    with output.fs.open(output.path(f"{split}.parquet"), "rb") as file:
+        table = pq.read_table(file, columns=["key", "outcome"])
+    return table["key"].filter(pc.equal(table["outcome"], KEPT)).to_pylist()
+
+
+def _read_sample(shard: IndexedShard, row: _Row) -> Sample:
+    try:
+        key, members = shard[row.place[1]]
+        sample = from_members(members)
+    except ValueError as error:
+        raise BadSample("unreadable_sample", str(error)) from None
+    if sample.key != row.key:
+        raise ValueError(f"{shard.path}: sample {row.place[1]} is {key}, its ledger says {row.key}: clean it again")
+    return sample
+
+
+def _check_images(sample: Sample, placed: bool) -> None:
+    """Raise BadSample for an image that the trainer could not use; set the sample's size to the stored image's.
+
+    `placed`: the sample has coordinates, which mean nothing where its record has another size.
+    """
+    for number, image in enumerate(sample.images):
+        try:
+            _, width, height = image_header(image.data)
+            _decode(image.data, width, height)
+        except BadImage as error:
+            raise BadSample(error.kind, f"image {number}: {error}") from None
+        if number == 0:
+            recorded = sample.width or width, sample.height or height
+            if placed and recorded != (width, height):
+                raise BadSample("size_mismatch", f"{width} x {height} pixels, its record says {recorded}")
+            sample.width, sample.height = width, height
+
+
+def _decode(data: bytes, width: int, height: int) -> None:
+    """Decode an image to see that it can be; a JPEG at an eighth of its size, which reads all its data all the same."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.draft("RGB", (max(1, width // 8), max(1, height // 8)))
+            image.load()
+    except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, ZeroDivisionError, ...
+        raise BadImage("undecodable_image", f"{type(error).__name__}: {error}"[:200]) from None

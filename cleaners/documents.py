@@ -39,7 +39,11 @@ def broken_share(text: str) -> float:
 
 def exact_key(text: str) -> int:
     """Hash what a document says: case and white space do not count. 64 bits, as int64 of the same bits."""
-    return np.uint64(xxhash.xxh3_64_intdigest(" ".join(text.lower().split()))).astype(np.int64).item()
+    return (
+        np.uint64(xxhash.xxh3_64_intdigest(" ".join(text.lower().split()).encode("utf-8", "replace")))
+        .astype(np.int64)
+        .item()
+    )
 
 
 def shingles(text: str) -> Iterator[bytes]:

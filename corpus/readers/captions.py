@@ -27,6 +27,7 @@ class CaptionReader:
     arrays: tuple[str, ...] = ()  # parallel arrays of strings, for the one owner who publishes such
     tables: Callable[[str], Mapping] | None = None
     columns: Mapping[str, str] | None = None  # defaults, for layouts whose columns can be named
+    mirror: Mapping[str, str] | None = None  # the columns of the set's copies as parquet, jsonl or csv
 
 
 def url_then_caption(record, columns: Mapping, tables: Mapping) -> Iterator[CaptionRow | BadRow]:
@@ -162,9 +163,9 @@ def sbu(record, columns: Mapping, tables: Mapping) -> Iterator[CaptionRow | BadR
 
 
 READERS = {
-    "cc12m": CaptionReader(url_then_caption),
-    "cc3m": CaptionReader(caption_then_url),
-    "sbu": CaptionReader(sbu, arrays=("image_urls", "captions")),
+    "cc12m": CaptionReader(url_then_caption, mirror={"text": "caption", "url": "image_url"}),
+    "cc3m": CaptionReader(caption_then_url, mirror={"text": "caption", "url": "image_url"}),
+    "sbu": CaptionReader(sbu, arrays=("image_urls", "captions"), mirror={"text": "caption", "url": "image_url"}),
     "coco": CaptionReader(coco, array="annotations", tables=coco_images),
     "coco-cn": CaptionReader(coco_cn),
     "laion-coco": CaptionReader(columns_of_choice, columns={"text": "top_caption", "url": "URL"}),

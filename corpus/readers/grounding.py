@@ -8,7 +8,7 @@ instances.json (lichengunc/refer refer.py); their MDETR versions (ashkamath/mdet
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -24,8 +24,7 @@ class GroundingReader:
 
     parse: Callable[[object, Mapping, str], Iterator[GroundingRow | BadRow]]
     array: str | None = None
-    tables: Callable[[list[str]], Mapping] | None = None
-    beside: frozenset[str] = field(default_factory=frozenset)  # a file with one of these top-level keys is looked up in
+    tables: Callable[[list[str]], Mapping] | None = None  # of the files beside, or of the file itself
 
 
 def read_grit(piece: Slice) -> Iterator[tuple[int, GroundingRow | BadRow]]:
@@ -129,35 +128,45 @@ def refcoco(record, tables: Mapping, path: str) -> Iterator[GroundingRow | BadRo
 
 
 def coco_boxes(paths: list[str]) -> dict:
-    """Return {"boxes": {annotation id: box}, "images": {image id: (file name, ...)}, ...} of COCO instances files."""
-    tables = {"boxes": {}, "images": {}, "categories": {}}
+    """Return {"boxes": {annotation id: box}} of COCO instances files."""
+    boxes = {}
     for path in paths:
         for found in _scan_whole(path):
-            value = found.value
-            if found.key == "annotations" and value.get("bbox"):
-                tables["boxes"][str(value["id"])] = tuple(float(v) for v in value["bbox"])
-            elif found.key == "images":
-                tables["images"][str(value["id"])] = value
-            elif found.key == "categories":
-                tables["categories"][value["id"]] = value["name"]
-    return tables
+            if found.key == "annotations" and found.value.get("bbox"):
+                boxes[str(found.value["id"])] = tuple(float(v) for v in found.value["bbox"])
+    return {"boxes": boxes}
 
 
 def coco_instances(record, tables: Mapping, path: str) -> Iterator[GroundingRow | BadRow]:
-    """COCO instances, as pairs (image, its annotations): the category's name is the phrase. Crowds have no one box."""
-    image, annotations = record
+    """A COCO image with its annotations: the category's name is the phrase. Crowds have no one box."""
+    if not isinstance(record, dict) or not {"id", "file_name"} <= record.keys():
+        yield BadRow("bad_record", f"no id and file_name: {str(record)[:120]}")
+        return
     phrases = []
-    for a in annotations:
-        name = tables["categories"].get(a["category_id"])
-        if name is None:
-            yield BadRow("bad_record", f"annotation {a.get('id')}: category {a['category_id']} is not listed")
-        elif not a.get("iscrowd"):
-            phrases.append(Phrase(name, tuple(float(v) for v in a["bbox"])))
+    for category, box in tables["by_image"].get(str(record["id"]), []):
+        if category not in tables["categories"]:
+            yield BadRow("bad_record", f"image {record['id']}: category {category} is not listed")
+        else:
+            phrases.append(Phrase(tables["categories"][category], box))
+    names = coco_names(record["id"], record["file_name"].rpartition(".")[0])
     yield GroundingRow(
-        image=ImageRef(names=coco_names(image["id"], image["file_name"].rpartition(".")[0]),
-        ids=(f"coco:{image['id']}",)),
-        phrases=phrases, convention="xywh", source={"image_id": image["id"]},
+        image=ImageRef(names=names, ids=(f"coco:{record['id']}",)), phrases=phrases, convention="xywh",
+        source={"image_id": record["id"]},
     )  # fmt: skip
+
+
+def coco_annotations(paths: list[str]) -> dict:
+    """Return {"by_image": {image id: [(category id, box)]}, "categories": {id: name}} of a COCO instances file."""
+    tables: dict[str, dict] = {"by_image": {}, "categories": {}}
+    for path in paths:
+        for found in _scan_whole(path):
+            value = found.value
+            if found.key == "annotations" and value.get("bbox") and not value.get("iscrowd"):
+                boxes = tables["by_image"].setdefault(str(value["image_id"]), [])
+                boxes.append((value["category_id"], tuple(float(v) for v in value["bbox"])))
+            elif found.key == "categories":
+                tables["categories"][value["id"]] = value["name"]
+    return tables
 
 
 def mdetr(record, tables: Mapping, path: str) -> Iterator[GroundingRow | BadRow]:
@@ -224,9 +233,9 @@ def _scan_whole(path: str):
 
 READERS = {
     "grit": GroundingReader(lambda record, tables, path: iter([record])),
-    "visual-genome": GroundingReader(visual_genome, tables=visual_genome_images, beside=frozenset({"coco_id"})),
-    "refcoco": GroundingReader(refcoco, tables=coco_boxes, beside=frozenset({"annotations"})),
+    "visual-genome": GroundingReader(visual_genome, tables=visual_genome_images),
+    "refcoco": GroundingReader(refcoco, tables=coco_boxes),
     "mdetr": GroundingReader(mdetr, array="images", tables=mdetr_boxes),
-    "coco-instances": GroundingReader(coco_instances, tables=coco_boxes),
+    "coco-instances": GroundingReader(coco_instances, array="images", tables=coco_annotations),
     "qwen": GroundingReader(qwen),
 }

@@ -11,7 +11,7 @@ eval_mm).
 import ast
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from corpus.readers.captions import coco_names
@@ -59,6 +59,20 @@ class Side:
         return json.loads(self._files[number].read(stop - start))
 
 
+class Files:
+    """Small JSON files by name: AI2D's annotations/0.png.json under "0.png"."""
+
+    def __init__(self, paths: Sequence[str]):
+        self._paths = {path.rpartition("/")[2].removesuffix(".json"): path for path in paths}
+
+    def get(self, name: str) -> dict | None:
+        """Return the record of an image, or None."""
+        if name not in self._paths:
+            return None
+        with open_file(self._paths[name]) as file:
+            return json.loads(file.read())
+
+
 def vqav2(record, side: Side, path: str) -> Iterator[VqaRow | BadRow]:
     """VQAv2 questions with their annotations; OK-VQA, and TextVQA and VizWiz in the same format."""
     if bad := _lacks(record, "image_id", "question", "question_id"):
@@ -91,7 +105,7 @@ def gqa(record, side, path: str) -> Iterator[VqaRow | BadRow]:
         return
     image = question["imageId"]
     yield VqaRow(
-        image=ImageRef(names=(f"{image}.jpg",), ids=(f"vg:{image}",)), question=question["question"],
+        image=_vg_image(image, side), question=question["question"],
         answers=[(question["answer"], None)], split=_split_in(path), source={"question_id": number, "image_id": image},
     )  # fmt: skip
 
@@ -107,7 +121,7 @@ def vgqa(record, side, path: str) -> Iterator[VqaRow | BadRow]:
             continue
         image = qa.get("image_id", record.get("id", record.get("image_id")))
         yield VqaRow(
-            image=ImageRef(names=(f"{image}.jpg",), ids=(f"vg:{image}",)), question=qa["question"],
+            image=_vg_image(image, side), question=qa["question"],
             answers=[(qa["answer"].removesuffix("."), None)],  # every VG answer is written as a sentence: "Green."
             source={"question_id": qa.get("qa_id"), "image_id": image},
         )  # fmt: skip
@@ -238,6 +252,12 @@ def _plain(record, path: str, image: str, question: str, answer: str, number: st
 
 def _named(name: str, owner: str = "file") -> ImageRef:
     return ImageRef(names=(name,), ids=(f"{owner}:{name.rpartition('/')[2]}",))
+
+
+def _vg_image(image, coco_ids: Mapping) -> ImageRef:
+    """Name a Visual Genome image, and the COCO photo it is, where image_data.json says so."""
+    coco = coco_ids.get(str(image))
+    return ImageRef(names=(f"{image}.jpg",), ids=(f"vg:{image}",) + ((f"coco:{coco}",) if coco is not None else ()))
 
 
 def _lacks(record, *fields: str) -> BadRow | None:

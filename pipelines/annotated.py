@@ -1,0 +1,256 @@
+"""What the jobs over annotated datasets share: their flags, slices as splits, images by name, the leakage guard."""
+
+import argparse
+import functools
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import islice
+
+import pyarrow as pa
+
+from cleaners.boxes import WrongConvention
+from corpus.catalog import Dataset
+from corpus.readers.exclude import Excluded, load_excluded
+from corpus.readers.images import open_images
+from corpus.readers.rows import BadFile, ImageRef
+from corpus.readers.slices import Slice
+from corpus.records import BadImage, EncodedImage, decode_image, image_header
+from corpus.splits import Sink, Split, fingerprint
+from pipelines import job
+
+IMAGE_SCORES = {"width": pa.int32(), "height": pa.int32()}
+GUARD_RULES = ["split", "image_missing", "excluded_image", "near_excluded_image"]
+VG_IMAGES = "image_data.json"  # Visual Genome's list of images, which names the COCO photo that an image is
+THUMBNAILS_PER_RULE = 3  # in each split
+
+
+def add_image_flags(parser: argparse.ArgumentParser) -> None:
+    """Add --images, --exclude, --allow-missing and --decode."""
+    parser.add_argument(
+        "--images", metavar="DIR_OR_SHARDS", help="folder (however nested), .tar or glob of .tar with the images"
+    )
+    parser.add_argument(
+        "--exclude", nargs="+", default=[], metavar="FILE",
+        help="images that must not be trained on: lists of ids and perceptual hashes, RefCOCO's refs(*).p, COCO JSON",
+    )  # fmt: skip
+    parser.add_argument(
+        "--allow-missing", action="store_true", help="drop rows whose image is not there; by default that is an error"
+    )  # fmt: skip
+    parser.add_argument("--decode", action="store_true", help="decode every kept image, to find damage inside")
+
+
+def add_split_flag(parser: argparse.ArgumentParser) -> None:
+    """Add --splits."""
+    parser.add_argument(
+        "--splits", nargs="+", default=["train"], metavar="NAME", help="splits to keep (default: train alone)"
+    )  # fmt: skip
+
+
+def image_settings(args: argparse.Namespace) -> dict:
+    """Return what the image flags add to a job's settings; lists count by their content."""
+    lists = [fingerprint(path) for path in excluded_lists(args)]
+    return {
+        "images": _absolute(args.images),
+        "exclude": lists,
+        "decode": args.decode,
+        "allow_missing": args.allow_missing,
+    }
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Turn what the user can mend (a wrong file, a wrong convention, a wrong setting) into the job's kind of error."""
+    try:
+        yield
+    except (BadFile, WrongConvention) as error:
+        raise job.UserError(str(error)) from None
+
+
+def as_work(function: Callable, **options) -> Callable:
+    """Return `work(split, sink)` for `pipelines.job.run`, with the errors of `user_errors`."""
+
+    def work(split: Split, sink: Sink) -> None:
+        with user_errors():
+            function(split, sink, **options)
+
+    return work
+
+
+def as_splits(slices: Iterable[Slice], beside: Sequence[str] = ()) -> list[Split]:
+    """Number slices as splits; what they are read from, the files beside them included, is their fingerprint."""
+    identify = functools.cache(fingerprint)
+    splits = []
+    for number, piece in enumerate(slices):
+        files = [identify(path) for path in piece.paths] if len(piece.paths) == 1 else _together(piece.paths, identify)
+        place = {"format": piece.format, "start": piece.start, "stop": piece.stop}
+        marks = {"files": files, "beside": [identify(path) for path in beside], **place}
+        source = {"url": piece.paths[0], "slice": asdict(piece), "beside": list(beside)}
+        splits.append(Split(f"{number:05d}", source, marks))
+    return splits
+
+
+def _together(paths: Sequence[str], identify: Callable) -> str:
+    return hashlib.sha256("".join(identify(path)["sha256_of_blocks"] for path in paths).encode()).hexdigest()
+
+
+def slice_of(split: Split) -> Slice:
+    """Return the slice that a split reads."""
+    fields = split.source["slice"]
+    return Slice(**fields | {"paths": tuple(fields["paths"]), "arrays": tuple(fields["arrays"])})
+
+
+def limited(rows: Iterator, limit: int | None) -> Iterator:
+    """Yield at most `limit` records; None means all."""
+    return islice(rows, limit)
+
+
+def key_of(dataset: Dataset, split: Split, row: int, part: int = 0) -> str:
+    """Return a sample's key; `part` tells apart the samples of one record."""
+    return f"{dataset.name}/{split.id}/{row:06d}" + (f"-{part}" if part else "")
+
+
+@dataclass(slots=True)
+class Picture:
+    """An image as it will be stored, with its size in pixels."""
+
+    image: EncodedImage
+    width: int
+    height: int
+
+
+class Banned(Exception):
+    """An image that must not be used, or need not be there: `rule`, `value` and `threshold` go into the ledger."""
+
+    def __init__(self, rule: str, detail: str, value: float | None = None, threshold: float | None = None):
+        super().__init__(detail)
+        self.rule, self.value, self.threshold = rule, value, threshold
+
+
+class Pictures:
+    """Finds images, checks their headers and keeps excluded ones out; remembers the last few, since rows share them."""
+
+    def __init__(self, *, location: str | None, exclude: Sequence[str], decode: bool, allow_missing: bool):
+        self._location, self._decode, self._allow_missing = location, decode, allow_missing
+        self._excluded = _excluded(tuple(exclude))
+        self._load = functools.lru_cache(maxsize=8)(self._checked)
+
+    def load(self, ref: ImageRef) -> Picture:
+        """Return the image of a ref. Raises BadImage (a ledger error) or Banned (a ledger drop)."""
+        if found := self._excluded.match(ref):
+            raise Banned("excluded_image", found)
+        result = self._load(ref)
+        if isinstance(result, Exception):
+            raise result.with_traceback(None)
+        return result
+
+    def _checked(self, ref: ImageRef) -> Picture | Exception:
+        try:
+            data = ref.data if ref.data is not None else self._read(ref)
+            ext, width, height = image_header(data)
+            if self._decode:
+                decode_image(data)
+            if self._excluded.hashes:
+                _refuse_near(data, tuple(self._excluded.hashes))
+            return Picture(EncodedImage(data, ext), width, height)
+        except BadImage as error:
+            missing = error.kind == "image_missing" and self._allow_missing
+            return Banned("image_missing", str(error)) if missing else error
+        except Banned as error:
+            return error
+
+    def _read(self, ref: ImageRef) -> bytes:
+        if self._location is None:
+            raise BadImage(
+                "image_missing", f"no --images given, but the row names {' or '.join(ref.names) or ref.url}"[:200]
+            )
+        return open_images(self._location).read(ref)
+
+
+@functools.lru_cache(maxsize=2)
+def _excluded(paths: tuple[str, ...]) -> Excluded:
+    return load_excluded(list(paths))
+
+
+def _refuse_near(data: bytes, hashes: tuple[str, ...]) -> None:
+    """Raise Banned when the image is nearly the same as one whose perceptual hash is on a list."""
+    from cleaners.dedup import MAX_DISTANCE
+    from cleaners.phash import hash_views
+
+    views = hash_views(decode_image(data))
+    near = _matcher(hashes).nearest(views) if views else None
+    if near:
+        raise Banned("near_excluded_image", f"phash:{hashes[near[0]]}", near[1], MAX_DISTANCE)
+
+
+@functools.lru_cache(maxsize=2)
+def _matcher(hashes: tuple[str, ...]):
+    from cleaners.dedup import matcher_of_hex
+
+    return matcher_of_hex(hashes)
+
+
+def excluded_lists(args: argparse.Namespace) -> tuple[str, ...]:
+    """Return the files of --exclude."""
+    return tuple(job.find_inputs(args.exclude)) if args.exclude else ()
+
+
+def image_options(args: argparse.Namespace) -> dict:
+    """Return the arguments of a split's Pictures."""
+    return {
+        "location": _absolute(args.images), "exclude": excluded_lists(args), "decode": args.decode,
+        "allow_missing": args.allow_missing,
+    }  # fmt: skip
+
+
+def _absolute(path: str | None) -> str | None:
+    return path if path is None or "://" in path else os.path.abspath(path)  # a worker may run elsewhere
+
+
+def check_images(args: argparse.Namespace, needed: bool) -> None:
+    """Fail at once, not a split at a time, when the images or the exclusion lists cannot be read."""
+    with user_errors():
+        if args.images is not None:
+            open_images(args.images)
+        elif needed:
+            raise job.UserError("--images is missing: name the folder or the shards that hold the dataset's images")
+        _excluded(excluded_lists(args))
+
+
+def check_owners(args: argparse.Namespace, dataset: Dataset, inputs: Sequence[str]) -> None:
+    """Refuse to guard Visual Genome images by COCO ids without the table that says which COCO photo each one is."""
+    banned = _excluded(excluded_lists(args)).ids
+    by_coco = any(identity.startswith("coco:") for identity in banned)
+    if dataset.reader in ("visual-genome", "vgqa", "gqa") and by_coco and not _named(inputs, VG_IMAGES):
+        raise job.UserError(
+            f"the exclusion lists name COCO images, and {dataset.name} has Visual Genome's: add {VG_IMAGES} to "
+            "--input, it says which of them are the same"
+        )
+
+
+def _named(inputs: Sequence[str], name: str) -> list[str]:
+    return [path for path in inputs if path.rpartition("/")[2] == name]
+
+
+def drop_banned(sink: Sink, key: str, row: int, banned: Banned, **columns) -> None:
+    """Record an excluded image."""
+    sink.drop(
+        key, row, banned.rule, value=banned.value, threshold=banned.threshold, detail=str(banned)[:500], **columns
+    )  # fmt: skip
+
+
+def common_settings(dataset: Dataset, rules: Sequence[str]) -> dict:
+    """Return the settings every one of these jobs has: columns, the order of its rules, what the paper kept."""
+    return {
+        "reader": dataset.reader,
+        "columns": dict(dataset.columns),
+        "language": dataset.language,
+        "order": list(rules),
+        "paper": {"original": dataset.original, "cleaned": dataset.cleaned, "stages": _plain(dataset.stages)},
+    }
+
+
+def _plain(stages: Mapping) -> dict:
+    return {str(stage): dict(tasks) for stage, tasks in stages.items()}

@@ -1,0 +1,264 @@
+#!/usr/bin/env python
+"""Clean grounding sets (Qwen-VL A.3): GRIT, Visual Genome regions, RefCOCO, RefCOCO+, RefCOCOg, COCO instances.
+
+A row becomes one sample with its phrases and their boxes; build_stage.py makes the tasks of it: grounded captions
+(GRIT), referring expressions and region captions. GRIT's recursive boxes are resolved so that most boxes stay.
+"""
+
+import functools
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+if __name__ == "__main__":  # run as a script: the checkout's root, not pipelines/, holds the packages
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cleaners import rules
+from cleaners.boxes import CONVENTIONS, Watch, in_pixels
+from cleaners.grounded_text import Grounded, clean_grounded, join_by_text
+from cleaners.grounding import METHODS, boxes_in, exact, group
+from corpus.catalog import Dataset, find, load_catalog
+from corpus.folder import OutputFolder
+from corpus.readers import grounding
+from corpus.readers.refs_pickle import load_refs
+from corpus.readers.rows import BadFile, BadRow, GroundingRow
+from corpus.readers.slices import Slice, detect, plan, read
+from corpus.records import BadImage, Sample
+from corpus.splits import Sink, Split
+from pipelines import annotated, job
+
+ROWS_PER_SPLIT = 20_000
+ROWS_AT_ONCE = 512
+SCORES = annotated.IMAGE_SCORES | {
+    "phrases": pa.int32(),  # kept
+    "boxes": pa.int32(),  # kept
+    "boxes_recursive": pa.int32(),  # given up, because their phrase overlaps another
+    "boxes_below_optimum": pa.int32(),  # of those, how many the exact optimum would have kept
+    "boxes_outside": pa.int32(),  # without area inside the image
+}
+_EXAMPLE = (
+    "python pipelines/clean_grounding.py --dataset refcoco --images coco/train2014 --output cleaned/refcoco \\\n"
+    "      --input 'refcoco/refs(unc).p' refcoco/instances.json --exclude 'refcocog/refs(umd).p'"
+)
+
+
+def main() -> None:
+    args = _parser().parse_args()
+    known = {name: rule.defaults for name, rule in rules.RULES.items()}
+    dataset = find(load_catalog(args.catalog, known), args.dataset, job="clean_grounding")
+    inputs = job.find_inputs(args.input)
+    with annotated.user_errors():
+        annotated.check_images(args, needed=True)
+        annotated.check_owners(args, dataset, inputs)
+        reader, rows, beside = divide(inputs, dataset.reader)
+        splits = annotated.as_splits(_slices(rows, reader), beside)
+    options = {"method": args.method, "convention": args.boxes, "keep": tuple(args.splits)}
+    work = annotated.as_work(
+        clean_split, dataset=dataset, reader=reader, limit=args.limit, **options, pictures=annotated.image_options(args)
+    )  # fmt: skip
+    order = [*annotated.GUARD_RULES, "no_phrase", "no_valid_box", *rules.RULES]
+    settings = annotated.common_settings(dataset, order) | annotated.image_settings(args) | options
+    settings |= {"layout": reader, "rules": {n: dict(p) for n, p in dataset.rules.items()}}
+    job.run("clean_grounding", args, splits, settings, work, scores=SCORES | rules.SCORES)
+    _print_audit(OutputFolder(args.output), args.method)
+
+
+def _parser():
+    parser = job.parser(__doc__, _EXAMPLE)
+    annotated.add_image_flags(parser)
+    annotated.add_split_flag(parser)
+    parser.add_argument(
+        "--method", choices=METHODS, default="greedy", help="how overlapping phrases are resolved (default: greedy)"
+    )  # fmt: skip
+    parser.add_argument(
+        "--boxes", choices=CONVENTIONS, help="how the boxes are written, if not as the dataset's owners write them"
+    )  # fmt: skip
+    return parser
+
+
+def divide(inputs: list[str], reader: str) -> tuple[str, list[str], list[str]]:
+    """Return (layout, files with the rows, files that these are looked up in), telling RefCOCO's two layouts apart.
+
+    Raises BadFile when a needed kind is missing, naming it.
+    """
+    if reader == "refcoco":
+        pickles = [path for path in inputs if path.endswith(".p")]
+        if not pickles:
+            return "mdetr", inputs, []
+        instances = [path for path in inputs if path not in pickles]
+        if not instances:
+            raise BadFile("--input lacks instances.json, which holds the boxes of the refs")
+        return "refcoco", pickles, instances
+    beside = [path for path in inputs if path.endswith(f"/{annotated.VG_IMAGES}")]
+    rows = [path for path in inputs if path not in beside]
+    if not rows:
+        raise BadFile("--input holds no file with annotations")
+    return reader, rows, beside
+
+
+def _slices(paths: list[str], reader: str) -> Iterator[Slice]:
+    for path in paths:
+        if reader == "refcoco":
+            total = len(load_refs(path))
+            for at in range(0, total, ROWS_PER_SPLIT):
+                yield Slice((path,), "refs", at, min(at + ROWS_PER_SPLIT, total), at)
+        else:
+            array = grounding.READERS[reader].array if detect(path) == "json" else None
+            yield from plan(path, 1000 if reader == "visual-genome" else ROWS_PER_SPLIT, array)
+
+
+def _records(piece: Slice, reader: str) -> Iterator[tuple[int, object]]:
+    if reader == "grit":
+        yield from grounding.read_grit(piece)
+    elif reader == "refcoco":
+        yield from enumerate(_refs(piece.paths[0])[piece.start : piece.stop], piece.row)
+    else:
+        yield from read(piece)
+
+
+_refs = functools.lru_cache(maxsize=1)(load_refs)
+
+
+@functools.lru_cache(maxsize=1)
+def _tables(paths: tuple[str, ...], reader: str) -> Mapping:
+    """Read what rows are looked up in; once per process."""
+    make = grounding.READERS[reader].tables
+    return make(list(paths)) if make and paths else {}
+
+
+def clean_split(
+    split: Split, sink: Sink, *, dataset: Dataset, reader: str, pictures: Mapping, method: str,
+    convention: str | None, keep: tuple[str, ...], limit: int | None = None,
+) -> None:  # fmt: skip
+    """Clean one slice of annotations: every row goes to the sink once, in input order."""
+    cleaner = _Cleaner(split, sink, dataset, annotated.Pictures(**pictures), method, keep)
+    beside = split.source["beside"] or ([split.source["url"]] if reader in ("mdetr", "coco-instances") else [])
+    tables, parse = _tables(tuple(beside), reader), grounding.READERS[reader].parse
+    for row, record in annotated.limited(_records(annotated.slice_of(split), reader), limit):
+        found = [record] if isinstance(record, BadRow) else parse(record, tables, split.source["url"])
+        for part, result in enumerate(found):
+            if isinstance(result, GroundingRow) and convention:
+                result.convention = convention
+            cleaner.add(result, annotated.key_of(dataset, split, row, part), row)
+    cleaner.flush()
+
+
+class _Cleaner:
+    """Resolves phrases row by row, cleans texts in batches, and writes what becomes of each row, in order."""
+
+    def __init__(self, split: Split, sink: Sink, dataset: Dataset, pictures, method: str, keep: Sequence[str]):
+        self._sink, self._dataset, self._pictures, self._keep = sink, dataset, pictures, keep
+        self._choose, self._watches, self._batch = METHODS[method], {}, []
+
+    def add(self, row: GroundingRow | BadRow, key: str, number: int) -> None:
+        """Take one row; its outcome may be written with a later one."""
+        self._batch.append((key, number, *self._resolve(row)))
+        if len(self._batch) >= ROWS_AT_ONCE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Clean the texts of the rows that are waiting, and write them."""
+        batch, self._batch = self._batch, []
+        grounded = [entry[2].grounded for entry in batch if isinstance(entry[2], _Resolved)]
+        verdicts = iter(clean_grounded(grounded, self._dataset.rules, self._dataset.language))
+        for key, number, result, columns in batch:
+            if isinstance(result, BadRow):
+                self._sink.error(key, number, result.kind, result.detail)
+            elif isinstance(result, _Drop):
+                self._sink.drop(key, number, result.rule, **result.columns, **columns)
+            elif isinstance(result, BadImage):
+                self._sink.error(key, number, result.kind, str(result), **columns)
+            else:
+                self._write(key, number, result, *next(verdicts), columns)
+
+    def _resolve(self, row: GroundingRow | BadRow):
+        """Return (what became of a row so far, its ledger columns)."""
+        if isinstance(row, BadRow):
+            return row, {}
+        columns = {"text_before": row.caption or "; ".join(dict.fromkeys(p.text for p in row.phrases))[:500]}
+        if row.split not in self._keep:
+            return _Drop("split", detail=row.split), columns
+        if not row.phrases:
+            return _Drop("no_phrase", value=0, threshold=1), columns
+        try:
+            picture = self._pictures.load(row.image)
+        except annotated.Banned as banned:
+            return _Drop(banned.rule, value=banned.value, threshold=banned.threshold, detail=str(banned)), columns
+        except BadImage as error:
+            return error, columns
+        columns |= {"width": picture.width, "height": picture.height}
+        return self._with_boxes(row, picture, columns), columns
+
+    def _with_boxes(self, row: GroundingRow, picture, columns: dict):
+        watch = self._watches.setdefault(row.convention, Watch(row.convention))
+        phrases, outside = [], 0
+        for phrase in row.phrases:
+            watch.see(phrase.box, picture.width, picture.height)
+            box = in_pixels(phrase.box, row.convention, picture.width, picture.height)
+            outside += box is None
+            if box is not None:
+                phrases.append((phrase, box))
+        columns["boxes_outside"] = outside
+        if not phrases:
+            return _Drop("no_valid_box", value=0, threshold=1)
+        if row.caption is None:
+            return _Resolved(row, picture, join_by_text((p.text, box) for p, box in phrases))
+        candidates = group((p.start, p.end, box, p.score) for p, box in phrases)
+        chosen, best = self._choose(candidates), boxes_in(exact(candidates))
+        columns["boxes_recursive"] = boxes_in(candidates) - boxes_in(chosen)
+        columns["boxes_below_optimum"] = best - boxes_in(chosen)
+        return _Resolved(row, picture, Grounded(row.caption, chosen))
+
+    def _write(
+        self, key: str, number: int, result: "_Resolved", text: str, regions: list, verdict: dict, columns
+    ) -> None:
+        before = columns.pop("text_before")
+        columns |= {"phrases": len(regions), "boxes": sum(len(region["boxes"]) for region in regions)}
+        columns |= {name: value for name, value in verdict.items() if name not in ("outcome", "rule")}
+        if verdict["outcome"] == rules.DROPPED or not regions:
+            self._sink.drop(key, number, verdict["rule"] or "no_phrase", text_before=before, **columns)
+            return
+        changed = {"text_before": before, "text_after": text} if text and text != before else {}
+        dataset, picture = self._dataset, result.picture
+        sample = Sample(
+            key=key, dataset=dataset.name, task=dataset.tasks[0], language=dataset.language, text=text,
+            width=picture.width, height=picture.height, images=[picture.image],
+            source={**result.row.source, "split": result.row.split, "row": number}, annotations={"regions": regions},
+        )  # fmt: skip
+        self._sink.keep(sample, number, **columns, **changed)
+
+
+class _Drop:
+    """A row that a rule dropped, with that rule's ledger columns."""
+
+    def __init__(self, rule: str, **columns):
+        self.rule, self.columns = rule, columns
+
+
+class _Resolved:
+    """A row with its image and what it says of it."""
+
+    def __init__(self, row: GroundingRow, picture, grounded: Grounded):
+        self.row, self.picture, self.grounded = row, picture, grounded
+
+
+def _print_audit(folder: OutputFolder, method: str) -> None:
+    """Print how many boxes the choice of phrases kept, and how many the exact optimum would have kept."""
+    import pyarrow.parquet as pq
+
+    kept = lost = 0
+    for split in folder.manifests():
+        with folder.fs.open(folder.path(f"{split}.parquet"), "rb") as file:
+            table = pq.read_table(file, columns=["boxes", "boxes_below_optimum"])
+        kept += pc.sum(table["boxes"]).as_py() or 0
+        lost += pc.sum(table["boxes_below_optimum"]).as_py() or 0
+    if kept:
+        share = 100 * lost / (kept + lost)
+        print(f"boxes kept: {kept:,} ({method}); the exact optimum would keep {lost:,} more ({share:.3f} %)")
+
+
+if __name__ == "__main__":
+    job.main(main)

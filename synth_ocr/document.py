@@ -236,13 +236,14 @@ def _visible_part(line: Drawn, placed: Placed, sheet: tuple[int, int], canvas: t
     blank = [char == " " for char in line.text]
     seen = [b or (q is not None and bool(inside(q, canvas))) for b, q in zip(blank, quads, strict=True)]
     start, end = longest_visible(seen)
-    while start < end and blank[start]:
-        start += 1
-    while start < end and blank[end - 1]:
-        end -= 1
-    if start == end:
-        return 0, 0, None
-    return start, end, _quad(line.ink(spans[start][0], spans[end - 1][1]), placed, sheet)
+    while start < end:
+        quad = _quad(line.ink(spans[start][0], spans[end - 1][1]), placed, sheet)
+        if not blank[start] and not blank[end - 1] and quad is not None and inside(quad, canvas):
+            return start, end, quad
+        # A quad is as high as its highest character everywhere: the last or first one may have to go for that.
+        at_end = blank[end - 1] or (not blank[start] and not inside(quad[[1, 2]], canvas))
+        start, end = (start, end - 1) if at_end else (start + 1, end)
+    return 0, 0, None
 
 
 def _words(line: Drawn, bounds: tuple[int, int], placed: Placed, sheet: tuple[int, int]) -> Iterator[Word]:

@@ -6,7 +6,7 @@ Lengths are pixels unless said otherwise.
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 
 _FREE, _WHOLE = (0.75, 1.0), (1.0, 1.0)
 
@@ -103,6 +103,22 @@ class Settings:
     vertical: float = 0.0  # probability that a page is set in vertical columns, from right to left
     words: bool = False  # also label words (Chinese: single characters) inside each line
     straight: bool = False  # no elastic distortion: every line is exactly the projection of a rectangle
+
+
+def undistorted(settings: Settings) -> Settings:
+    """Return the same layouts as black ink on a flat, sharp, white page that fills the canvas: to check labels on."""
+    never, one = (0.0, 0.0), (1.0,)
+    canvas = replace(settings.canvas, background_blur=(0, 0), jpeg_quality=(95, 95))
+    page = replace(
+        settings.page, fullscreen=1.0, texture_alpha=never, elastic_alpha=never, noise=never,
+        tilt_weights=one, tilts=((_WHOLE,) * 4,),
+    )  # fmt: skip
+    text = replace(settings.text, line_colour=0.0, page_colour=0.0)
+    finish = replace(
+        settings.finish, tint=0.0, shadow_intensity=(0, 0), contrast=(1.0, 1.0), brightness=(0, 0),
+        motion_blur=0.0, blur=(0, 0),
+    )  # fmt: skip
+    return replace(settings, canvas=canvas, page=page, text=text, finish=finish, straight=True)
 
 
 def to_json(settings: Settings) -> dict:

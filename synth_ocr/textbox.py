@@ -1,5 +1,7 @@
 """One line of text: how much of it fits a cell, its ink, and where each character's ink is."""
 
+import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -10,14 +12,15 @@ from PIL import Image, ImageDraw, ImageFont
 from synth_ocr.glyphs import Typeface
 
 _INK = 32  # coverage (of 255) from which a pixel counts as ink
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]")
 _LONGEST = 512  # characters that one line is cut from
 
 
 class Passage:
-    """Running text and a reading position. Blanks are single spaces; what a face lacks is stepped over."""
+    """Running text and a reading position: single spaces, nothing invisible; what a face lacks is stepped over."""
 
     def __init__(self, text: str):
-        self._text = " ".join(text.split())
+        self._text = " ".join(_INVISIBLE.sub("", unicodedata.normalize("NFC", text)).split())
         self._codes = np.frombuffer(self._text.encode("utf-32-le"), np.uint32).astype(np.int64)
         self._codes = np.minimum(self._codes, 0x2FFFF)  # never assigned, so no face covers it
         self.at = 0

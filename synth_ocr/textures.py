@@ -32,11 +32,7 @@ def decode_photo(data: bytes, grey: bool = False) -> np.ndarray:
 
 def background(photo: np.ndarray, size: tuple[int, int], sigma: float) -> np.ndarray:
     """Stretch a photo to the canvas (width, height) and blur it by `sigma` pixels."""
-    if sigma < 4:
-        return blur(cv2.resize(photo, size), sigma)
-    # So blurred a picture is the same at half the size; the window grows with the square of it.
-    half = cv2.resize(photo, (-(-size[0] // 2), -(-size[1] // 2)))
-    return cv2.resize(blur(half, sigma / 2), size)
+    return blur(cv2.resize(photo, size), sigma)
 
 
 def paper(texture: np.ndarray, rng: np.random.Generator, size: tuple[int, int], alpha: float) -> np.ndarray:

@@ -12,12 +12,16 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from cleaners.phash import LONG_BYTES, SHORT_BITS, Hashes, distance
+from cleaners.phash import LONG_BYTES, SHORT_BITS, VIEWS, Hashes, distance
 
 BANDS, BAND_BITS = 3, SHORT_BITS // 3
 MAX_DISTANCE = 64  # of 255 bits; of 20,000 pairs of unrelated photos the nearest differ in 86
 FULL_BUCKET = 512  # members; a larger bucket tells nothing about its members and would cost their square
-_FLIPS = [flip for count in range(3) for flip in combinations(range(3), count)]  # of the three weakest bits
+WEAK = 3  # bits of a band that are flipped, singly and in pairs
+_FLIPS = np.array(
+    [[i in flip for i in range(WEAK)] for n in (1, 2) for flip in combinations(range(WEAK), n)], np.uint64
+)
+PROBE_VIEWS = np.concatenate([np.repeat(np.arange(VIEWS), BANDS), np.zeros(BANDS * len(_FLIPS), int)])  # of each probe
 _PLACES = np.uint64(1) << np.arange(BAND_BITS, dtype=np.uint64)
 
 
@@ -27,16 +31,12 @@ def plain_keys(short: np.ndarray) -> np.ndarray:
     return bands @ _PLACES | np.arange(BANDS, dtype=np.uint64) << np.uint64(BAND_BITS)
 
 
-def probe_keys(hashes: Hashes) -> tuple[np.ndarray, np.ndarray]:
-    """Return (keys, view of each): the plain bands of all views, and of view 0 those with its weakest bits flipped."""
+def probe_keys(hashes: Hashes) -> np.ndarray:
+    """Return an image's probes (uint64 [len(PROBE_VIEWS)]): all views' bands, and view 0's with weak bits flipped."""
     plain = plain_keys(hashes.short)
-    weakest = np.argsort(hashes.weakness[0].reshape(BANDS, BAND_BITS), axis=1)[:, :3].astype(np.uint64)
-    masks = np.stack(
-        [sum((np.uint64(1) << weakest[:, w] for w in flip), np.zeros(BANDS, np.uint64)) for flip in _FLIPS[1:]]
-    )
-    keys = np.concatenate([plain.ravel(), (plain[0] ^ masks).ravel()])
-    views = np.repeat(np.arange(len(plain) + len(masks)), BANDS)
-    return keys, np.where(views < len(plain), views, 0)
+    weakest = np.argsort(hashes.weakness[0].reshape(BANDS, BAND_BITS), axis=1, kind="stable")[:, :WEAK]
+    masks = _FLIPS @ (np.uint64(1) << weakest.T.astype(np.uint64))
+    return np.concatenate([plain.ravel(), (plain[0] ^ masks).ravel()])
 
 
 class Matcher:
@@ -51,13 +51,13 @@ class Matcher:
 
     def nearest(self, hashes: Hashes) -> tuple[int, int] | None:
         """Return (index, distance in bits) of the nearest hash within MAX_DISTANCE, or None."""
-        keys, views = probe_keys(hashes)
+        keys = probe_keys(hashes)
         first = np.searchsorted(self._keys, keys, "left")
         counts = np.searchsorted(self._keys, keys, "right") - first
         entries = self._entries[_ranges(first, counts)]
         if not len(entries):
             return None
-        distances = distance(hashes.long[np.repeat(views, counts)], self._long[entries])
+        distances = distance(hashes.long[np.repeat(PROBE_VIEWS, counts)], self._long[entries])
         best = np.lexsort((entries, distances))[0]
         return (int(entries[best]), int(distances[best])) if distances[best] <= MAX_DISTANCE else None
 
@@ -68,53 +68,77 @@ def _ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - counts), counts)
 
 
-def near_pairs(
-    home: np.ndarray, probes: np.ndarray, views: np.ndarray, long: np.ndarray, *, keys_at_once: int = 20_000_000
-) -> tuple[np.ndarray, int]:
+class Stacked:
+    """Chosen rows of many arrays, which may be memory maps, read as if they were one: [rows] or [rows, columns]."""
+
+    def __init__(self, parts: Sequence[np.ndarray], rows: np.ndarray | None = None):
+        self._parts, self._starts = parts, np.cumsum([0, *(len(part) for part in parts)])
+        self._rows = np.arange(self._starts[-1]) if rows is None else rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index) -> np.ndarray:
+        rows, columns = index if isinstance(index, tuple) else (index, slice(None))
+        wanted = self._rows[rows]
+        owner = np.searchsorted(self._starts, wanted, "right") - 1
+        result = np.empty((len(wanted), *self._parts[0][:0, columns].shape[1:]), self._parts[0].dtype)
+        for number in np.unique(owner):
+            here = owner == number
+            result[here] = self._parts[number][wanted[here] - self._starts[number], columns]
+        return result
+
+
+def near_pairs(probes: Stacked, long: Stacked, *, keys_at_once: int = 20_000_000) -> tuple[np.ndarray, int]:
     """Find pairs of near-duplicate images among n, in time linear in n as long as buckets stay below FULL_BUCKET.
 
-    `home` uint64 [n, 3] are the plain keys of the images as they are, `probes` uint64 [n, k] all their keys, `views`
-    int [k] the view of each probe, `long` uint8 [n, VIEWS, 32]; all may be memory maps. Keys are taken by ranges, so
-    that about `keys_at_once` are sorted at a time. Returns (pairs int64 [m, 2] with the smaller index first, sorted,
-    without repetitions; number of buckets left out because they were full).
+    `probes` uint64 [n, len(PROBE_VIEWS)] as from `probe_keys`, `long` uint8 [n, VIEWS * 32] the long hashes of all
+    views. Keys are taken by ranges, about `keys_at_once` at a time; only those and the pairs found are in memory. Returns
+    (pairs int64 [m, 2], smaller index first, sorted; number of full buckets, which were not looked into).
     """
-    parts = max(1, -(-probes.size // keys_at_once))
+    parts = max(1, -(-len(probes) * len(PROBE_VIEWS) // keys_at_once))
     pairs, full = [np.zeros((0, 2), np.int64)], 0
     for part in range(parts):
-        candidates, left_out = _candidates(home, probes, views, part, parts)
-        full += left_out
-        pairs += [_verified(chunk, long) for chunk in candidates]
+        keys, images, columns = _keys_of_part(probes, part, parts)
+        at_home = np.flatnonzero(columns < BANDS)  # the first probes are the plain bands of the image as it is
+        first = np.searchsorted(keys, keys[at_home], "left")
+        counts = np.searchsorted(keys, keys[at_home], "right") - first
+        full += np.unique(first[counts > FULL_BUCKET]).size
+        counts[counts > FULL_BUCKET] = 0
+        pairs += [
+            _verified(*chunk, long) for chunk in _chunks(images[at_home], first, counts, images, PROBE_VIEWS[columns])
+        ]
     return np.unique(np.concatenate(pairs), axis=0), full
 
 
-def _candidates(home, probes, views, part: int, parts: int) -> tuple[Iterator[np.ndarray], int]:
-    """Return ([image with the home key, image with the probe, view of the probe] chunks, full buckets) of a key
-    range."""
-    images, columns = np.nonzero(probes % np.uint64(parts) == part)
-    keys = probes[images, columns]
+def _keys_of_part(probes: Stacked, part: int, parts: int, rows: int = 100_000):
+    """Return (keys, images, columns) of the probes that fall into a part of the key space, sorted by key."""
+    found = []
+    for at in range(0, max(1, len(probes)), rows):
+        block = probes[slice(at, at + rows)]
+        images, columns = np.nonzero(block % np.uint64(parts) == part)
+        found.append((block[images, columns], images + at, columns.astype(np.uint8)))
+    keys, images, columns = (np.concatenate(column) for column in zip(*found, strict=True))
     order = np.argsort(keys, kind="stable")
-    keys, images, columns = keys[order], images[order], columns[order]
-    owners, bands = np.nonzero(home % np.uint64(parts) == part)
-    first = np.searchsorted(keys, home[owners, bands], "left")
-    counts = np.searchsorted(keys, home[owners, bands], "right") - first
-    full = np.unique(first[counts > FULL_BUCKET]).size
-    counts = np.where(counts > FULL_BUCKET, 0, counts)
-    return _chunks(owners, first, counts, images, views[columns]), full
+    return keys[order], images[order], columns[order]
 
 
-def _chunks(owners, first, counts, images, views, size: int = 65_536) -> Iterator[np.ndarray]:
+def _chunks(owners, first, counts, images, views, size: int = 65_536) -> Iterator[tuple[np.ndarray, ...]]:
+    """Yield (image as it is, other image, view of the other) of all that share a bucket."""
     for at in range(0, len(owners), size):
         rows = _ranges(first[at : at + size], counts[at : at + size])
-        pairs = np.stack([np.repeat(owners[at : at + size], counts[at : at + size]), images[rows], views[rows]], axis=1)
-        yield pairs[pairs[:, 0] != pairs[:, 1]]
+        a, b, view = np.repeat(owners[at : at + size], counts[at : at + size]), images[rows], views[rows]
+        yield a[a != b], b[a != b], view[a != b]
 
 
-def _verified(candidates: np.ndarray, long: np.ndarray) -> np.ndarray:
-    if not len(candidates):
+def _verified(a: np.ndarray, b: np.ndarray, view: np.ndarray, long: Stacked) -> np.ndarray:
+    pairs = np.unique(np.stack([a, b, view], axis=1), axis=0)
+    if not len(pairs):
         return np.zeros((0, 2), np.int64)
-    a, b, view = candidates.T
-    near = distance(long[a, 0], long[b, view]) <= MAX_DISTANCE
-    return np.unique(np.sort(candidates[near, :2], axis=1), axis=0)
+    whole = long[pairs[:, 0]].reshape(-1, VIEWS, LONG_BYTES)[:, 0]
+    other = long[pairs[:, 1]].reshape(-1, VIEWS, LONG_BYTES)[np.arange(len(pairs)), pairs[:, 2]]
+    near = distance(whole, other) <= MAX_DISTANCE
+    return np.unique(np.sort(pairs[near, :2], axis=1), axis=0)
 
 
 def first_of_each(count: int, pairs: np.ndarray) -> np.ndarray:
@@ -129,6 +153,12 @@ def first_of_each(count: int, pairs: np.ndarray) -> np.ndarray:
         np.minimum.at(smallest, labels, members)
         first[members] = smallest[labels]
     return first
+
+
+def first_of_equals(values: np.ndarray) -> np.ndarray:
+    """Return, for each item, the smallest index of an item with the same value."""
+    _, index, inverse = np.unique(values, return_index=True, return_inverse=True)
+    return index[inverse.ravel()]
 
 
 def pack_short(short: np.ndarray) -> np.ndarray:

@@ -65,23 +65,23 @@ def _empty_sketch() -> MinHash:
     return MinHash(num_perm=PERMUTATIONS, seed=1, hashfunc=xxhash.xxh32_intdigest, scheme="affine32")
 
 
-def similar_pairs(signatures: np.ndarray) -> np.ndarray:
+def similar_pairs(signatures) -> np.ndarray:
     """Find near-duplicates among n documents: pairs int64 [m, 2], smaller index first.
 
-    `signatures` uint32 [n, 128], may be a memory map. Documents meet where a band of their signatures is equal; each is
-    compared with the NEIGHBOURS before it in such a bucket, so that the cost stays linear however many copies there are
-    (copies of copies are joined through each other).
+    `signatures` uint32 [n, 128], an array or cleaners.dedup.Stacked. Documents meet where a band of their
+    signatures is equal; each is compared with the NEIGHBOURS before it in such a bucket, so that the cost stays linear
+    however many copies there are (copies of copies are joined through each other).
     """
     found = [np.zeros((0, 2), np.int64)]
     for band in range(BANDS):
-        rows = np.ascontiguousarray(signatures[:, band * ROWS : (band + 1) * ROWS])
+        rows = np.ascontiguousarray(signatures[slice(None), slice(band * ROWS, (band + 1) * ROWS)])
         keys = rows.view(np.dtype((np.void, rows.dtype.itemsize * ROWS))).ravel()
         _, bucket = np.unique(keys, return_inverse=True)
         found += _similar_neighbours(bucket, signatures)
     return np.unique(np.concatenate(found), axis=0)
 
 
-def _similar_neighbours(bucket: np.ndarray, signatures: np.ndarray) -> Iterator[np.ndarray]:
+def _similar_neighbours(bucket: np.ndarray, signatures) -> Iterator[np.ndarray]:
     order = np.argsort(bucket, kind="stable")
     sorted_buckets = bucket[order]
     for step in range(1, min(NEIGHBOURS + 1, len(order))):
@@ -93,7 +93,7 @@ def _similar_neighbours(bucket: np.ndarray, signatures: np.ndarray) -> Iterator[
         yield np.stack([a[alike], b[alike]], axis=1)
 
 
-def _similarity(signatures: np.ndarray, a: np.ndarray, b: np.ndarray, size: int = 65_536) -> np.ndarray:
+def _similarity(signatures, a: np.ndarray, b: np.ndarray, size: int = 65_536) -> np.ndarray:
     parts = [np.zeros(0)]
     for at in range(0, len(a), size):
         parts.append((signatures[a[at : at + size]] == signatures[b[at : at + size]]).mean(axis=1))

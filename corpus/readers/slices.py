@@ -40,7 +40,7 @@ class Slice:
     """Records `row` .. of `paths`: bytes or parquet rows `start` .. `stop`; `damage` says why nothing follows."""
 
     paths: tuple[str, ...]
-    format: str  # json | jsonl | lines | csv | parquet | tar | files | arrays
+    format: str  # json | jsonl | lines | csv | parquet | tar | files | arrays | document
     start: int = 0
     stop: int = -1
     row: int = 0
@@ -271,6 +271,11 @@ def _arrays(path: str, names: tuple[str, ...]) -> list[list[str]]:
     return list(columns.values())
 
 
+def _read_document(piece: Slice) -> Iterator[object]:
+    with open_file(piece.paths[0]) as file:
+        yield file.read(MAX_SLICE_BYTES).decode("utf-8-sig", "replace")
+
+
 def _bytes(piece: Slice) -> bytes:
     with open_file(piece.paths[0]) as file:
         file.seek(piece.start)
@@ -279,5 +284,6 @@ def _bytes(piece: Slice) -> bytes:
 
 _READ = {
     "json": _read_json, "jsonl": _read_jsonl, "lines": _read_text, "csv": _read_csv,
-    "parquet": _read_parquet, "tar": _read_tar, "files": _read_files, "arrays": _read_arrays,
+    "parquet": _read_parquet, "tar": _read_tar, "files": _read_files,
+    "arrays": _read_arrays, "document": _read_document,
 }  # fmt: skip

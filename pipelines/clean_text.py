@@ -1,0 +1,211 @@
+#!/usr/bin/env python
+"""Clean pure text: plain text (a document per line, or per file), jsonl, csv and parquet.
+
+Broken Unicode is mended or the document dropped, too short and too long ones are dropped, and of exact and of near
+duplicates (MinHash) the first is kept, over the whole dataset.
+"""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+if __name__ == "__main__":  # run as a script: the checkout's root, not pipelines/, holds the packages
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import numpy as np
+import pyarrow as pa
+
+from cleaners.dedup import Stacked, first_of_each, first_of_equals
+from cleaners.documents import PERMUTATIONS, broken_share, exact_key, mend, signature, similar_pairs
+from corpus.catalog import Dataset, find, load_catalog
+from corpus.folder import OutputFolder
+from corpus.readers.rows import BadRow, TextRow
+from corpus.readers.slices import Slice, detect, plan, read
+from corpus.readers.text import document
+from corpus.records import Sample
+from corpus.splits import Sink, Split
+from pipelines import annotated, job, two_pass
+
+ROWS_PER_SPLIT = 20_000
+SCORES = {"characters": pa.int64(), "broken": pa.float64()}
+KEEP, EXACT, NEAR = 0, 1, 2  # decisions on a row
+_RULES = {EXACT: "exact_duplicate", NEAR: "near_duplicate"}
+_DECISION = np.dtype([("row", "<i8"), ("what", "u1"), ("of_split", "<i4"), ("of_row", "<i8")])
+_FIRST_PASS = pa.schema(
+    [("key", pa.string()), ("row", pa.int64()), ("exact", pa.int64()), ("signature", pa.binary(4 * PERMUTATIONS))]
+)
+_EXAMPLE = "python pipelines/clean_text.py --dataset in-house-text --input 'wiki/*.txt' --output cleaned/text"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a document must keep to; lengths in characters."""
+
+    min_characters: int
+    max_characters: int
+    max_broken: float
+
+
+def main() -> None:
+    args = _parser().parse_args()
+    dataset = find(load_catalog(args.catalog), args.dataset, job="clean_text")
+    limits = {name: getattr(args, name) for name in ("min_characters", "max_characters", "max_broken")}
+    with annotated.user_errors():
+        inputs = job.find_inputs(args.input)
+        splits = annotated.as_splits(piece for path in inputs for piece in _slices(path, args.document))
+    order = ["no_text", "broken_unicode", "too_short", "too_long", *_RULES.values()]
+    settings = annotated.common_settings(dataset, order) | limits
+    settings |= {"document": args.document, "duplicates": args.duplicates, "thresholds": _thresholds(limits)}
+    options = {"dataset": dataset, "limits": Limits(**limits), "limit": args.limit}
+    if args.duplicates == "drop":
+        measure = annotated.as_work(measure_split, **options)
+        folder = two_pass.first_pass("documents", args, splits, settings, measure, scores=SCORES)
+        splits = two_pass.decided(folder, splits, _decide(folder))
+    job.run("clean_text", args, splits, settings, annotated.as_work(clean_split, **options), scores=SCORES)
+
+
+def _parser():
+    parser = job.parser(__doc__, _EXAMPLE, dataset="in-house-text")
+    add = parser.add_argument
+    add(
+        "--document", choices=("line", "file"), default="line", help="what is a document in a .txt file (default: line)"
+    )
+    add("--min-characters", type=int, default=200, metavar="N", help="drop shorter documents (default: 200)")
+    add("--max-characters", type=int, default=1_000_000, metavar="N", help="drop longer documents (default: 1000000)")
+    add("--max-broken", type=float, default=0.001, metavar="SHARE", help="of lost characters (default: 0.001)")
+    add("--duplicates", choices=("drop", "keep"), default="drop", help="exact and near duplicates (default: drop)")
+    return parser
+
+
+def _thresholds(limits: dict) -> dict:
+    return {"characters": [limits["min_characters"], limits["max_characters"]], "broken": [limits["max_broken"]]}
+
+
+def _slices(path: str, unit: str) -> Iterator[Slice]:
+    if unit == "file" and detect(path) == "lines":
+        yield Slice((path,), "document")
+    else:
+        yield from plan(path, ROWS_PER_SPLIT)
+
+
+@dataclass(slots=True)
+class _Judged:
+    """A document after the rules that need no other: its text, or `problem` = (rule or kind, ledger columns)."""
+
+    key: str
+    row: int
+    document: TextRow | None = None
+    text: str = ""
+    error: BadRow | None = None
+    rule: str | None = None
+    columns: dict = field(default_factory=dict)
+
+    def record(self, sink: Sink) -> None:
+        if self.error is not None:
+            sink.error(self.key, self.row, self.error.kind, self.error.detail)
+        else:
+            sink.drop(self.key, self.row, self.rule, text_before=self.document.text[:500], **self.columns)
+
+
+def judge(split: Split, *, dataset: Dataset, limits: Limits, limit: int | None = None) -> Iterator[_Judged]:
+    """Yield every document of a split, mended and measured, in order."""
+    columns = dict(dataset.columns)
+    for row, record in annotated.limited(read(annotated.slice_of(split)), limit):
+        found = record if isinstance(record, BadRow) else document(record, columns)
+        key = annotated.key_of(dataset, split, row)
+        if isinstance(found, BadRow):
+            yield _Judged(key, row, error=found)
+        else:
+            yield _measured(_Judged(key, row, found), limits)
+
+
+def _measured(judged: _Judged, limits: Limits) -> _Judged:
+    judged.text = mend(judged.document.text)
+    length, broken = len(judged.text), broken_share(judged.text)
+    judged.columns = {"characters": length, "broken": broken}
+    for rule, fails, value, threshold in (
+        ("no_text", length == 0, 0, 1),
+        ("broken_unicode", broken > limits.max_broken, broken, limits.max_broken),
+        ("too_short", length < limits.min_characters, length, limits.min_characters),
+        ("too_long", length > limits.max_characters, length, limits.max_characters),
+    ):
+        if fails:
+            judged.rule = rule
+            judged.columns |= {"value": value, "threshold": threshold}
+            break
+    return judged
+
+
+def measure_split(split: Split, sink: Sink, **options) -> None:
+    """First pass: write the exact hash and the MinHash signature of every document that the other rules keep."""
+    waiting = []
+    for judged in judge(split, **options):
+        if judged.error is not None or judged.rule is not None:
+            judged.record(sink)
+        else:
+            waiting.append(
+                {"key": judged.key, "row": judged.row, "exact": exact_key(judged.text),
+                 "signature": signature(judged.text).tobytes()}
+            )  # fmt: skip
+    two_pass.keep_rows(sink, waiting, _FIRST_PASS)
+
+
+def _decide(folder: OutputFolder) -> list[np.ndarray]:
+    """Decide on every document of the dataset. Memory: 40 bytes a document, and the copies of one MinHash band."""
+    with two_pass.stored(folder, _identities) as identities, two_pass.stored(folder, _signatures) as signatures:
+        owner = np.repeat(np.arange(len(identities)), [len(part) for part in identities])
+        row = np.concatenate([np.zeros(0, np.int64), *(part["row"] for part in identities)])
+        exact = np.concatenate([np.zeros(0, np.int64), *(part["exact"] for part in identities)])
+        first = first_of_equals(exact)
+        unique = np.flatnonzero(first == np.arange(len(first)))
+        near = first_of_each(len(unique), similar_pairs(Stacked(signatures, unique))) if len(unique) else unique
+    what = np.full(len(first), EXACT, np.uint8)
+    what[unique] = np.where(near == np.arange(len(unique)), KEEP, NEAR)
+    kept_instead = first.copy()
+    kept_instead[unique] = unique[near]
+    decisions = np.empty(len(first), _DECISION)
+    decisions["row"], decisions["what"] = row, what
+    decisions["of_split"], decisions["of_row"] = owner[kept_instead], row[kept_instead]
+    return np.split(decisions, np.cumsum([len(part) for part in identities])[:-1])
+
+
+def _identities(table: pa.Table) -> np.ndarray:
+    found = np.empty(table.num_rows, [("row", "<i8"), ("exact", "<i8")])
+    if table.num_rows:
+        found["row"], found["exact"] = table["row"].to_numpy(), table["exact"].to_numpy()
+    return found
+
+
+def _signatures(table: pa.Table) -> np.ndarray:
+    values = table["signature"].to_pylist() if table.num_rows else []
+    return np.frombuffer(b"".join(values), np.uint32).reshape(-1, PERMUTATIONS)
+
+
+def clean_split(split: Split, sink: Sink, *, dataset: Dataset, **options) -> None:
+    """Second pass, or the only one: write the documents of a split and a ledger row for every one of it."""
+    decisions = {}
+    if "decision" in split.source:
+        decisions = {int(d["row"]): d for d in two_pass.decision_of(split) if d["what"] != KEEP}
+    for judged in judge(split, dataset=dataset, **options):
+        if judged.error is not None or judged.rule is not None:
+            judged.record(sink)
+        elif judged.row in decisions:
+            decision = decisions[judged.row]
+            judged.rule = _RULES[int(decision["what"])]
+            judged.columns["detail"] = (
+                f"of {dataset.name}/{int(decision['of_split']):05d}/{int(decision['of_row']):06d}"
+            )
+            judged.record(sink)
+        else:
+            sample = Sample(
+                key=judged.key, dataset=dataset.name, task="text", language=dataset.language, text=judged.text,
+                source={**judged.document.source, "row": judged.row},
+            )  # fmt: skip
+            changed = judged.text != judged.document.text
+            before = {"text_before": judged.document.text[:500], "text_after": judged.text[:500]} if changed else {}
+            sink.keep(sample, judged.row, **judged.columns, **before)
+
+
+if __name__ == "__main__":
+    job.main(main)

@@ -138,8 +138,10 @@ def _cut_data_parallel(model, settings: Settings, world: World) -> None:
             )
     for module in model.modules():
         if isinstance(module, FSDPModule):
-            # Gradients are sums over all ranks; the loop divides by the step's supervised tokens.
+            # Gradients are sums over all ranks; the loop divides by the step's supervised tokens. A plain sum, since
+            # gloo has no other.
             module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)
 
 
 def cast_frozen(model, settings: Settings) -> None:

@@ -1,0 +1,146 @@
+"""Two gloo processes on the CPU against one: the same losses and gradients, however the work is divided."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from corpus.tokens import load_tokenizer
+from tests.parallel_worker import run_case
+from tests.tiny_stage import QUERIES, make_stage
+from trainer.sizes import SIZES, qwen2
+from trainer.stages import make_settings
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def small_config():
+    tokenizer = load_tokenizer()
+    rows = -(-tokenizer.vocab_size // 64) * 64
+    config = SIZES["tiny"].config
+    vision = replace(config.vision, width=32, heads=2, mlp_width=64, image_size=56)
+    return replace(
+        config, vision=vision, language=qwen2(32, 2, 4, 64, rows), queries=QUERIES, adapter_heads=4,
+        image_token=tokenizer.image_pad, image_marks=(tokenizer.image_start, tokenizer.image_end),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    tasks = ("caption", "text", "ocr", "referring")
+    return make_stage(tmp_path_factory.mktemp("corpus") / "stage", tasks=tasks, per_task=4, per_pack=2)
+
+
+def case(folder, data, name: str, *, micro_packs=1, packs=4, steps=2, stage=2, **flags) -> dict:
+    """What tests/parallel_worker.py is to do.
+
+    A large epsilon keeps AdamW from blowing rounding noise in a tiny gradient up to a full step.
+    """
+    settings = make_settings(stage, "tiny", **{"image_size": 56, "steps": 100, "peak_lr": 1e-3, "eps": 1e-3, **flags})
+    return {
+        "config": small_config().to_dict(), "settings": settings.to_dict(), "data": str(data), "steps": steps,
+        "packs_per_step": packs, "micro_packs": micro_packs, "out": str(folder / f"{name}.pt"),
+    }  # fmt: skip
+
+
+def launch(folder, cases: list[dict], ranks: int) -> None:
+    """Run the cases one after another in `ranks` processes."""
+    path = folder / "cases.json"
+    path.write_text(json.dumps(cases))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    base = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "WORLD_SIZE": str(ranks)}
+    base |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    command = [sys.executable, "-m", "tests.parallel_worker", str(path)]
+    processes = [
+        subprocess.Popen(command, env=base | {"RANK": str(rank)}, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        for rank in range(ranks)
+    ]
+    errors = [process.communicate(timeout=250)[1] for process in processes]
+    assert not any(process.returncode for process in processes), "\n".join(errors)[-4000:]
+
+
+def assert_same(a: dict, b: dict, tolerance=1e-5):
+    for x, y in zip(a["records"], b["records"], strict=True):
+        assert abs(x["loss"] - y["loss"]) < tolerance
+        assert abs(x["grad_norm"] - y["grad_norm"]) < tolerance * max(1, x["grad_norm"])
+        assert (x["samples"], x["supervised"]) == (y["samples"], y["supervised"])
+        assert x["loss_per_task"].keys() == y["loss_per_task"].keys()
+    assert a["gradients"].keys() == b["gradients"].keys()
+    for name, gradient in a["gradients"].items():
+        assert (gradient - b["gradients"][name]).abs().max() < tolerance, name
+
+
+CASES = {
+    "data parallel": {},
+    "tensor parallel": {"tensor_parallel": 2},
+    "uneven": {"packs": 3},
+    "frozen language model": {"stage": 1, "image_rows": True},
+    "bf16": {"precision": "bf16"},
+}
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory, data):
+    """All cases, by two ranks."""
+    folder = tmp_path_factory.mktemp("two")
+    launch(folder, [case(folder, data, name, **options) for name, options in CASES.items()], 2)
+    return {name: torch.load(folder / f"{name}.pt", weights_only=True) for name in CASES}
+
+
+@pytest.fixture
+def one_rank(tmp_path, data):
+    """Return a function that runs a case in this process."""
+
+    def run(**options):
+        run_case(case(tmp_path, data, "one", **options))
+        return torch.load(tmp_path / "one.pt", weights_only=True)
+
+    return run
+
+
+def test_one_rank_accumulating_4_equals_two_ranks_accumulating_2(one_rank, two_ranks):
+    alone = one_rank()
+    assert_same(alone, two_ranks["data parallel"])
+    assert max(g.abs().max() for g in alone["gradients"].values()) > 1e-3  # there was something to compare
+
+
+def test_tensor_parallel_equals_one_rank(one_rank, two_ranks):
+    assert_same(one_rank(), two_ranks["tensor parallel"])
+
+
+def test_micro_batches_of_any_size_are_the_same_step(one_rank):
+    assert_same(one_rank(), one_rank(micro_packs=4))
+    assert_same(one_rank(), one_rank(activation_checkpointing=True))
+
+
+def test_a_step_that_ranks_cannot_share_evenly(one_rank, two_ranks):
+    assert_same(one_rank(packs=3), two_ranks["uneven"])
+
+
+def test_frozen_language_model_with_trained_image_rows(one_rank, two_ranks):
+    alone = one_rank(stage=1, image_rows=True)
+    assert_same(alone, two_ranks["frozen language model"])
+    assert {name.partition(".")[0] for name in alone["gradients"]} == {"vision", "adapter", "tail", "image_rows"}
+
+
+def test_bf16_computes_beside_float32_master_weights(one_rank, two_ranks):
+    exact, rounded = one_rank(), two_ranks["bf16"]
+    assert {t.dtype for t in rounded["weights"].values()} == {torch.float32}
+    for x, y in zip(exact["records"], rounded["records"], strict=True):
+        assert 0 < abs(x["loss"] - y["loss"]) < 0.02
+
+
+def test_ranks_must_be_divisible_by_tensor_parallel():
+    from trainer.parallel import join_world
+
+    with pytest.raises(ValueError, match="1 ranks cannot be divided"):
+        join_world(make_settings(2, "tiny", tensor_parallel=2), "cpu")

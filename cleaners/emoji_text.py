@@ -16,7 +16,6 @@ from cleaners.text_arrays import rows_matching, rows_not_ascii
 
 MARKS = "©®™"
 HEARTS_FACES_HANDS = "❤❣☺☹☠☝✌✍⛹☃"
-REGIONAL = (0x1F1E6, 0x1F1FF)
 
 
 def _ranges(characters: set[str]) -> tuple[tuple[int, int], ...]:
@@ -30,25 +29,27 @@ def _ranges(characters: set[str]) -> tuple[tuple[int, int], ...]:
     return tuple((first, last) for first, last in ranges)
 
 
-def _class(characters: set[str]) -> str:
-    return "[" + "".join(rf"\x{{{first:X}}}-\x{{{last:X}}}" for first, last in _ranges(characters)) + "]"
+def character_class(characters: set[str]) -> str:
+    """Return the inside of an RE2 bracket expression for a set of characters."""
+    return "".join(rf"\x{{{first:X}}}-\x{{{last:X}}}" for first, last in _ranges(characters))
 
 
 _SINGLE = {key for key in EMOJI_DATA if len(key) == 1 and not key.isascii()} - set(MARKS)
 # Beyond the BMP every symbol is a picture, whatever its default form.
 TEXT_FIRST = {key for key in _SINGLE if key + "\ufe0f" in EMOJI_DATA and ord(key) < 0x10000} - set(HEARTS_FACES_HANDS)
 PICTURES = _SINGLE - TEXT_FIRST
-_REGIONAL = {chr(point) for point in range(REGIONAL[0], REGIONAL[1] + 1)}
+_REGIONAL = {chr(point) for point in range(0x1F1E6, 0x1F200)}
 EMOJI_RANGES = _ranges({key for key in _SINGLE if ord(key) > 0xFFFF} | _REGIONAL)
 
 _TONE = r"[\x{1F3FB}-\x{1F3FF}]"
 _TAGS = r"[\x{E0020}-\x{E007F}]*"
-_FIRST = rf"(?:{_class(PICTURES)}\x{{FE0F}}?|{_class(TEXT_FIRST)}(?:\x{{FE0F}}|{_TONE})){_TONE}?{_TAGS}"
-_NEXT = rf"\x{{200D}}{_class(PICTURES | TEXT_FIRST)}\x{{FE0F}}?{_TONE}?"
+_PICTURE, _TEXT_FIRST, _ANY_REGIONAL = map(character_class, (PICTURES, TEXT_FIRST, _REGIONAL))
+_FIRST = rf"(?:[{_PICTURE}]\x{{FE0F}}?|[{_TEXT_FIRST}](?:\x{{FE0F}}|{_TONE})){_TONE}?{_TAGS}"
+_NEXT = rf"\x{{200D}}[{_PICTURE}{_TEXT_FIRST}]\x{{FE0F}}?{_TONE}?"
 _KEYCAP = r"[0-9#*]\x{FE0F}?\x{20E3}"
-EMOJI = f"{_class(_REGIONAL)}{{1,2}}|{_KEYCAP}|{_FIRST}(?:{_NEXT})*"
+EMOJI = rf"[{_ANY_REGIONAL}]{{1,2}}|{_KEYCAP}|{_FIRST}(?:{_NEXT})*"
 # Every emoji holds one of these.
-ANY_EMOJI = "[" + _class(PICTURES | _REGIONAL)[1:-1] + r"\x{20E3}\x{FE0F}]|" + _class(TEXT_FIRST) + r"[\x{FE0F}\x{1F3FB}-\x{1F3FF}]"
+ANY_EMOJI = rf"[{_PICTURE}{_ANY_REGIONAL}\x{{20E3}}\x{{FE0F}}]|[{_TEXT_FIRST}][\x{{1F3FB}}-\x{{1F3FF}}]"
 
 
 def count_emoji(texts: pa.StringArray) -> np.ndarray:
@@ -62,7 +63,6 @@ def count_emoji(texts: pa.StringArray) -> np.ndarray:
     return counts
 
 
-def list_emoji(texts: pa.StringArray, limit: int = 16) -> pa.StringArray:
-    """Return what `count_emoji` counted, the first `limit` characters of it; for the ledger's `detail`."""
-    between = pc.replace_substring_regex(texts, f"({EMOJI})|(?s:.)", r"\1")
-    return pc.utf8_slice_codeunits(between, 0, limit)
+def list_emoji(texts: pa.StringArray) -> pa.StringArray:
+    """Return what `count_emoji` counted, without the text between; for the ledger."""
+    return pc.replace_substring_regex(texts, f"({EMOJI})|(?s:.)", r"\1")

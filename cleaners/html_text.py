@@ -15,29 +15,28 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cleaners.text_arrays import each, map_rows, rows_with_bytes
+from cleaners.text_arrays import each, rows_matching, rows_with_bytes
 
 # Elements that stand inside a word or line leave nothing behind ("<b>B</b>ig" is "Big"), all others a space.
 INLINE = (
-    "a abbr acronym b bdi bdo big blink cite code data del dfn em font i ins kbd label mark nobr q rp rt ruby s samp "
-    "small span strike strong sub sup time tt u var wbr"
-).split()
+    "a|abbr|acronym|b|bdi|bdo|big|blink|cite|code|data|del|dfn|em|font|i|ins|kbd|label|mark|nobr|q|rp|rt|ruby|s|samp|"
+    "small|span|strike|strong|sub|sup|time|tt|u|var|wbr"
+)
 BLOCK = (
-    "address applet area article aside audio base basefont blockquote body br button canvas caption center col colgroup "
-    "datalist dd details dialog dir div dl dt embed fieldset figcaption figure footer form frame frameset h1 h2 h3 h4 "
-    "h5 h6 head header hr html iframe img input legend li link main map marquee menu meta nav noframes noscript object "
-    "ol optgroup option output p param picture pre progress section select source summary svg table tbody td template "
-    "textarea tfoot th thead title tr track ul video"
-).split()
+    "address|applet|area|article|aside|audio|base|basefont|blockquote|body|br|button|canvas|caption|center|col|"
+    "colgroup|datalist|dd|details|dialog|dir|div|dl|dt|embed|fieldset|figcaption|figure|footer|form|frame|frameset|"
+    "h[1-6]|head|header|hr|html|iframe|img|input|legend|li|link|main|map|marquee|menu|meta|nav|noframes|noscript|"
+    "object|ol|optgroup|option|output|p|param|picture|pre|progress|section|select|source|summary|svg|table|tbody|td|"
+    "template|textarea|tfoot|th|thead|title|tr|track|ul|video"
+)
 
 
-def _tag(names: list[str]) -> str:
+def _tag(names: str) -> str:
     """RE2 for an opening or closing tag: quoted attributes may hold `>`; a caption cut inside a tag ends in one."""
-    name = "</?(?:" + "|".join(sorted(names, key=len, reverse=True)) + ")"
     whole = r"""(?:\s(?:[^<>"']|"[^"]*"|'[^']*')*)?/?>"""
     loose = r"(?:[\s/][^<>]*)?>"
     cut = r"\s[^<>]*=[^<>]*$"
-    return f"(?i:{name}(?:{whole}|{loose}|{cut}))"
+    return f"(?i:</?(?:{names})(?:{whole}|{loose}|{cut}))"
 
 
 # In this order: what holds text that nobody was meant to read, then marks that stand for a break, then inline tags.
@@ -60,13 +59,15 @@ ANY_MARKUP = "|".join(f"(?:{pattern})" for pattern, _ in MARKUP)
 ENTITY = re.compile(r"&(?:amp;)*(#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31})(;?)")
 
 
+def with_html(texts: pa.StringArray) -> np.ndarray:
+    """Return a superset of the rows in which `clean_html` changes anything."""
+    rows = rows_with_bytes(texts, "&<=>")
+    return rows[rows_matching(texts.take(pa.array(rows)), f"{ANY_MARKUP}|&[#A-Za-z]")] if len(rows) else rows
+
+
 def clean_html(texts: pa.StringArray) -> pa.StringArray:
     """Take one layer of markup off every caption: tags with their attributes, comments, scripts, then entities."""
-    rows = rows_with_bytes(texts, "<=>")
-    if len(rows):
-        found = pc.match_substring_regex(texts.take(pa.array(rows)), ANY_MARKUP).to_numpy(zero_copy_only=False)
-        texts = map_rows(texts, rows[np.flatnonzero(found)], strip_markup)
-    return map_rows(texts, rows_with_bytes(texts, "&"), each(decode_entities))
+    return each(decode_entities)(strip_markup(texts))
 
 
 def strip_markup(texts: pa.StringArray) -> pa.StringArray:
@@ -79,7 +80,7 @@ def strip_markup(texts: pa.StringArray) -> pa.StringArray:
 def decode_entities(text: str) -> str:
     """Decode HTML entities, as `&amp;amp;` too. Without its semicolon an entity must be a whole word: `&copy 2010` is
     `© 2010`, while browsers' `®ion` for `&region` would damage text that was never HTML."""
-    return ENTITY.sub(_entity, text) if "&" in text else text
+    return ENTITY.sub(_entity, text)
 
 
 def _entity(match: re.Match) -> str:

@@ -15,13 +15,14 @@ import pyarrow.compute as pc
 
 from cleaners import scripts
 from cleaners.emoji_text import count_emoji, list_emoji
-from cleaners.html_text import clean_html
-from cleaners.patterns import PATTERNS, clean_patterns
-from cleaners.text_arrays import as_utf8, count_chars, count_words, put_rows, rows_matching, rows_not_ascii
+from cleaners.html_text import clean_html, with_html
+from cleaners.patterns import PATTERNS, patterns_for
+from cleaners.text_arrays import as_utf8, count_chars, count_words, map_rows, put_rows, rows_matching, rows_not_ascii
+from cleaners.text_pattern import clean_patterns, suspicious
 
 KEPT, DROPPED = "kept", "dropped"
 NO_TEXT = "no_text"  # the outcome of a caption that is null, or of which nothing is left
-ROWS_AT_ONCE = 65_536  # few enough to stay in the processor's cache, enough to make calls cheap
+ROWS_AT_ONCE = 131_072  # few enough to stay in the processor's cache, enough to make calls cheap
 MAX_ROUNDS = 8  # markup in markup in markup: no honest caption needs more than three
 MAX_RAW_BYTES = 200_000  # no cleaner looks at a longer caption where `text_length` would drop it anyway
 DETAIL_CHARACTERS = 16
@@ -37,19 +38,21 @@ class Limit:
 
 @dataclass(frozen=True)
 class Judged:
-    """What a filter found, one entry per row it was given: drop it?, the value, the threshold, why (null where kept)."""
+    """What a filter found: per row whether to drop it, the value, the threshold and the scores; `detail` takes the
+    positions of the rows that are dropped and returns why."""
 
     drop: np.ndarray
     value: np.ndarray
     threshold: np.ndarray | float
     scores: Mapping[str, np.ndarray]
-    detail: pa.StringArray | None = None
+    detail: Callable[[np.ndarray], pa.StringArray] | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Rule:
-    """One rule. A cleaner's `apply(texts, language=, **parameters)` returns the cleaned texts; a filter's
-    `apply(columns, language=, **parameters)` returns a `Judged`, where a score that could not be measured is NaN."""
+    """One rule. A filter's `apply(columns, language=, **parameters)` returns a `Judged`, where NaN is a score that
+    could not be measured. A cleaner's `apply(texts, language=, **parameters)` returns the cleaned texts; it is exact
+    and slow, and `suspects`, with the same arguments, finds the rows that it may change."""
 
     name: str
     kind: str  # "clean" | "filter"
@@ -58,6 +61,7 @@ class Rule:
     measures: str | None = None  # its score in the ledger; `limits` names further ones
     defaults: Mapping = field(default_factory=dict)
     limits: Mapping[str, Limit] = field(default_factory=dict)
+    suspects: Callable | None = None
 
 
 # --- Cleaners ---
@@ -70,7 +74,15 @@ def html(texts: pa.StringArray, *, language: str) -> pa.StringArray:
 
 def patterns(texts: pa.StringArray, *, language: str, skip: Iterable[str]) -> pa.StringArray:
     """Rule 8: clean irregular patterns. See `cleaners.patterns`."""
-    return clean_patterns(texts, language, frozenset(skip))
+    return clean_patterns(texts, patterns_for(language, frozenset(skip)))
+
+
+def _html_suspects(texts: pa.StringArray, *, language: str) -> np.ndarray:
+    return with_html(texts)
+
+
+def _pattern_suspects(texts: pa.StringArray, *, language: str, skip: Iterable[str]) -> np.ndarray:
+    return suspicious(texts, patterns_for(language, frozenset(skip)))
 
 
 # --- Filters ---
@@ -98,24 +110,28 @@ def image_size(columns: Mapping, *, language: str, min_side: float) -> Judged:
 def language(columns: Mapping, *, language: str, max_foreign: float) -> Judged:
     """Rule 4: drop captions with characters that are not the dataset language's. See `cleaners.scripts`."""
     texts = columns["text"]
-    count, strange = np.zeros(len(texts)), pa.nulls(len(texts), pa.string())
+    count = np.zeros(len(texts))
     rows = rows_not_ascii(texts)
     if len(rows):
         rows = rows[rows_matching(texts.take(pa.array(rows)), scripts.foreign(language))]
     if len(rows):
-        found = pc.replace_substring_regex(texts.take(pa.array(rows)), f"[{scripts.allowed(language)}]+", "")
-        count[rows] = count_chars(found)
-        strange = put_rows(strange, rows, pc.utf8_slice_codeunits(found, 0, DETAIL_CHARACTERS))
-    return _over(count, max_foreign, "foreign_characters", strange)
+        count[rows] = count_chars(_strange(texts, rows, language))
+    return _over(count, max_foreign, "foreign_characters", lambda rows: _shown(_strange(texts, rows, language)))
+
+
+def _strange(texts: pa.StringArray, rows: np.ndarray, language: str) -> pa.StringArray:
+    return pc.replace_substring_regex(texts.take(pa.array(rows)), f"[{scripts.allowed(language)}]+", "")
+
+
+def _shown(found: pa.StringArray) -> pa.StringArray:
+    return pc.utf8_slice_codeunits(found, 0, DETAIL_CHARACTERS)
 
 
 def emoji(columns: Mapping, *, language: str, max: float) -> Judged:
     """Rule 5: drop captions with emoji. See `cleaners.emoji_text`."""
     texts = columns["text"]
     count = count_emoji(texts).astype(np.float64)
-    rows = np.flatnonzero(count)
-    shown = list_emoji(texts.take(pa.array(rows)), DETAIL_CHARACTERS) if len(rows) else pa.array([], pa.string())
-    return _over(count, max, "emoji_count", put_rows(pa.nulls(len(texts), pa.string()), rows, shown))
+    return _over(count, max, "emoji_count", lambda rows: _shown(list_emoji(texts.take(pa.array(rows)))))
 
 
 def text_length(
@@ -139,7 +155,8 @@ def text_length(
         first = fail & ~drop
         value[first] = (characters if name.endswith("characters") else words)[first]
         threshold[first], names[first], drop = limits[name], name, drop | fail
-    return Judged(drop, value, threshold, {"characters": characters, "words": words}, pa.array(names, pa.string()))
+    scores = {"characters": characters, "words": words}
+    return Judged(drop, value, threshold, scores, lambda rows: pa.array(names[rows], pa.string()))
 
 
 def clip_score(columns: Mapping, *, language: str, min: float, missing: str) -> Judged:
@@ -147,11 +164,14 @@ def clip_score(columns: Mapping, *, language: str, min: float, missing: str) -> 
     score stays null in the ledger, a later run may judge it) or "drop"."""
     score = columns["clip_score"]
     unknown = np.isnan(score)
-    why = pa.array(np.where(unknown, "no score", None), pa.string())
-    return Judged((score < min) | (unknown & (missing == "drop")), score, min, {"clip_score": score}, why)
+    drop = (score < min) | (unknown & (missing == "drop"))
+    return Judged(
+        drop, score, min, {"clip_score": score},
+        lambda rows: pa.array(np.where(unknown[rows], "no score", None), pa.string()),
+    )  # fmt: skip
 
 
-def _over(value: np.ndarray, limit: float, score: str, detail: pa.StringArray | None = None) -> Judged:
+def _over(value: np.ndarray, limit: float, score: str, detail: Callable | None = None) -> Judged:
     return Judged(value > limit, value, limit, {score: value}, detail)
 
 
@@ -166,12 +186,13 @@ _TABLE = (
     # Before `html`. The tags of CC12M; SBU documents none (dataset cards).
     Rule("special_tags", "filter", special_tags, _TEXT, "special_tags", {"tags": "<[A-Z_]{2,}>", "max": 0},
          {"max": Limit("special_tags", "max")}),
-    Rule("html", "clean", html, _TEXT),
-    Rule("patterns", "clean", patterns, _TEXT, None, {"skip": ()}),
+    Rule("html", "clean", html, _TEXT, suspects=_html_suspects),
+    Rule("patterns", "clean", patterns, _TEXT, None, {"skip": ()}, suspects=_pattern_suspects),
     # DataComp's "basic" filter and COYO-700M: aspect ratio at most 3, shorter side at least 200 pixels.
     Rule("aspect_ratio", "filter", aspect_ratio, _SIZE, "aspect_ratio", {"max_ratio": 3.0},
          {"max_ratio": Limit("aspect_ratio", "max")}),
-    Rule("image_size", "filter", image_size, _SIZE, "short_side", {"min_side": 200}, {"min_side": Limit("short_side", "min")}),
+    Rule("image_size", "filter", image_size, _SIZE, "short_side", {"min_side": 200},
+         {"min_side": Limit("short_side", "min")}),
     # Qwen-VL A.1: no such character at all, no emoji at all.
     Rule("language", "filter", language, _TEXT, "foreign_characters", {"max_foreign": 0},
          {"max_foreign": Limit("foreign_characters", "max")}),
@@ -186,12 +207,14 @@ _TABLE = (
          {"min": Limit("clip_score", "min")}),
 )  # fmt: skip
 RULES: Mapping[str, Rule] = {rule.name: rule for rule in _TABLE}
-SCORES: Mapping[str, pa.DataType] = {
-    score: pa.float64()
-    for rule in _TABLE
-    for score in dict.fromkeys([rule.measures, *(limit.score for limit in rule.limits.values())])
-    if score
-}
+
+
+def _scores(rule: Rule) -> list[str]:
+    names = [rule.measures, *(limit.score for limit in rule.limits.values())]
+    return [name for name in dict.fromkeys(names) if name]
+
+
+SCORES: Mapping[str, pa.DataType] = {score: pa.float64() for rule in _TABLE for score in _scores(rule)}
 # The two phases of a crawl: before the images are fetched, and after.
 TEXT_RULES = frozenset(rule.name for rule in _TABLE if rule.needs == _TEXT)
 IMAGE_RULES = frozenset(RULES) - TEXT_RULES
@@ -208,7 +231,8 @@ def validate(settings: Mapping[str, Mapping]) -> None:
 
 def _check(rule: Rule, parameter: str, value) -> None:
     if parameter not in rule.defaults:
-        raise ValueError(f"rule {rule.name!r} has no parameter {parameter!r}; it has {', '.join(rule.defaults) or 'none'}")
+        known = ", ".join(rule.defaults) or "none"
+        raise ValueError(f"rule {rule.name!r} has no parameter {parameter!r}; it has {known}")
     if parameter in rule.limits and (isinstance(value, bool) or not isinstance(value, int | float) or value != value):
         raise ValueError(f"{rule.name}.{parameter} must be a number, not {value!r}")
     if parameter == "missing" and value not in ("keep", "drop"):
@@ -229,7 +253,9 @@ def thresholds(settings: Mapping[str, Mapping]) -> dict[str, list[float]]:
 # --- Running them ---
 
 
-def clean(table: pa.Table, settings: Mapping[str, Mapping], *, language: str, rules: Iterable[str] | None = None) -> pa.Table:
+def clean(
+    table: pa.Table, settings: Mapping[str, Mapping], *, language: str, rules: Iterable[str] | None = None
+) -> pa.Table:
     """Run the rules that `settings` names over pairs and return one row per pair, in the same order.
 
     `table`: `text`, and where known `width`, `height` (pixels; 0 and null mean unknown) and `clip_score`. `settings`:
@@ -256,33 +282,31 @@ class _Batch:
         self.size = table.num_rows
         self.alive = np.arange(self.size)
         self.given = _caption_column(table)
-        self.numbers = {name: _numbers(table, name) for name in ("width", "height", "clip_score")}
-        self.rule = np.full(self.size, None, object)
-        self.value, self.threshold = np.full(self.size, math.nan), np.full(self.size, math.nan)
-        self.detail = pa.nulls(self.size, pa.string())
-        self.scores = {name: np.full(self.size, math.nan) for rule in active for name in _scores(rule)}
         self.texts = pc.fill_null(self.given, "") if self.given is not None else None
+        self.numbers = {name: _numbers(table, name) for name in ("width", "height", "clip_score")}
+        self.rule = np.full(self.size, -1)  # position in `names`
+        self.names: list[str] = []
+        self.value, self.threshold = np.full(self.size, math.nan), np.full(self.size, math.nan)
+        self.details: list[tuple[np.ndarray, pa.StringArray]] = []
+        self.scores = {name: np.full(self.size, math.nan) for rule in active for name in _scores(rule)}
 
-    def drop(self, name: str, rows: np.ndarray, value, threshold, detail: pa.StringArray) -> None:
-        self.rule[rows], self.value[rows], self.threshold[rows] = name, value, threshold
-        self.detail = put_rows(self.detail, rows, detail)
-        gone = np.zeros(self.size, bool)
-        gone[rows] = True
-        self.alive = self.alive[~gone[self.alive]]
+    def drop(self, name: str, rows: np.ndarray, value, threshold, detail: pa.StringArray | None) -> None:
+        if not len(rows):
+            return
+        self.rule[rows], self.value[rows], self.threshold[rows] = len(self.names), value, threshold
+        self.names.append(name)
+        if detail is not None:
+            self.details.append((rows, detail))
+        self.alive = self.alive[self.rule[self.alive] < 0]
 
     def drop_textless(self, why: str, rows: np.ndarray) -> None:
-        if len(rows):
-            self.drop(NO_TEXT, rows, 0, 1, pa.array([why] * len(rows), pa.string()))
+        self.drop(NO_TEXT, rows, 0, 1, pa.array([why] * len(rows), pa.string()))
 
     def columns(self, needs: frozenset[str]) -> dict:
         found = {name: self.numbers[name][self.alive] for name in needs - {"text"}}
         if "text" in needs:
             found["text"] = self.texts if len(self.alive) == self.size else self.texts.take(pa.array(self.alive))
         return found
-
-
-def _scores(rule: Rule) -> list[str]:
-    return list(dict.fromkeys([*([rule.measures] if rule.measures else []), *(limit.score for limit in rule.limits.values())]))
 
 
 def _caption_column(table: pa.Table) -> pa.StringArray | None:
@@ -305,7 +329,8 @@ def _clean_slice(table: pa.Table, active: Mapping[Rule, dict], language: str) ->
     if any("text" in rule.needs for rule in active):
         missing = batch.given.is_null().to_numpy(zero_copy_only=False)
         batch.drop_textless("null caption", np.flatnonzero(missing))
-        batch.drop_textless("empty caption", np.flatnonzero(~missing & (count_chars(batch.texts) == 0)))
+        size = pc.binary_length(batch.texts).to_numpy(zero_copy_only=False)
+        batch.drop_textless("empty caption", np.flatnonzero(~missing & (size == 0)))
         _drop_oversized(batch, active)
     cleaners = [(rule, parameters) for rule, parameters in active.items() if rule.kind == "clean"]
     cleaned = not cleaners
@@ -323,26 +348,30 @@ def _drop_oversized(batch: _Batch, active: Mapping[Rule, dict]) -> None:
     if RULES["text_length"] in active:
         size = pc.binary_length(batch.texts).to_numpy(zero_copy_only=False)
         rows = np.flatnonzero(size > MAX_RAW_BYTES)
-        if len(rows):
-            limit = active[RULES["text_length"]]["max_characters"]
-            why = pa.array(["max_characters, before cleaning"] * len(rows), pa.string())
-            batch.drop("text_length", rows, count_chars(batch.texts.take(pa.array(rows))), limit, why)
+        length = count_chars(batch.texts.take(pa.array(rows)))
+        why = pa.array(["max_characters, before cleaning"] * len(rows), pa.string())
+        batch.drop("text_length", rows, length, active[RULES["text_length"]]["max_characters"], why)
 
 
 def _clean_texts(batch: _Batch, cleaners: list[tuple[Rule, dict]], language: str) -> None:
     """Run the cleaners, over and over on the captions that still change, so that cleaning twice changes nothing."""
-    rows = batch.alive
-    texts = batch.columns(frozenset({"text"}))["text"]
+    suspect = np.zeros(len(batch.alive), bool)
+    texts = batch.columns(_TEXT)["text"]
+    for rule, parameters in cleaners:
+        suspect[rule.suspects(texts, language=language, **parameters)] = True
+    places = np.flatnonzero(suspect)
+    rows, texts = batch.alive[places], texts.take(pa.array(places))
     for _ in range(MAX_ROUNDS):
+        if not len(rows):
+            break
         before = texts
         for rule, parameters in cleaners:
-            texts = rule.apply(texts, language=language, **parameters)
+            few = rule.suspects(texts, language=language, **parameters)
+            texts = map_rows(texts, few, lambda dirty: rule.apply(dirty, language=language, **parameters))  # noqa: B023
         changed = np.flatnonzero(pc.not_equal(before, texts).to_numpy(zero_copy_only=False))
-        if not len(changed):
-            break
         rows, texts = rows[changed], texts.take(pa.array(changed))
         batch.texts = put_rows(batch.texts, rows, texts)
-    empty = count_chars(batch.texts) == 0
+    empty = pc.binary_length(batch.texts).to_numpy(zero_copy_only=False) == 0
     batch.drop_textless("empty after cleaning", batch.alive[empty[batch.alive]])
 
 
@@ -351,23 +380,33 @@ def _filter(batch: _Batch, rule: Rule, parameters: dict, language: str) -> None:
     for name, score in judged.scores.items():
         batch.scores[name][batch.alive] = score
     lost = np.flatnonzero(judged.drop)
-    if len(lost):
-        threshold = judged.threshold[lost] if isinstance(judged.threshold, np.ndarray) else judged.threshold
-        detail = pa.nulls(len(lost), pa.string()) if judged.detail is None else judged.detail.take(pa.array(lost))
-        batch.drop(rule.name, batch.alive[lost], judged.value[lost], threshold, detail)
+    threshold = judged.threshold[lost] if isinstance(judged.threshold, np.ndarray) else judged.threshold
+    detail = judged.detail(lost) if judged.detail is not None and len(lost) else None
+    batch.drop(rule.name, batch.alive[lost], judged.value[lost], threshold, detail)
 
 
 def _verdicts(batch: _Batch) -> pa.Table:
-    rule = pa.array(batch.rule, pa.string())
-    texts = pa.nulls(batch.size, pa.string())
-    if batch.texts is not None:
-        texts = pc.if_else(batch.given.is_valid(), batch.texts, None)
+    kept = batch.rule < 0
     columns = {
-        "outcome": pc.if_else(rule.is_null(), KEPT, DROPPED),
-        "rule": rule,
+        "outcome": pa.array([KEPT, DROPPED]).take(pa.array((~kept).astype(np.int8))),
+        "rule": pa.array(batch.names, pa.string()).take(pa.array(batch.rule, mask=kept)),
         "value": pa.array(batch.value, from_pandas=True),
         "threshold": pa.array(batch.threshold, from_pandas=True),
-        "detail": batch.detail,
-        "text_after": texts,
+        "detail": _details(batch),
+        "text_after": _texts_after(batch),
     }
     return pa.table(columns | {name: pa.array(score, from_pandas=True) for name, score in batch.scores.items()})
+
+
+def _details(batch: _Batch) -> pa.StringArray:
+    if not batch.details:
+        return pa.nulls(batch.size, pa.string())
+    place = np.full(batch.size, -1)
+    place[np.concatenate([rows for rows, _ in batch.details])] = np.arange(sum(len(rows) for rows, _ in batch.details))
+    return pa.concat_arrays([detail for _, detail in batch.details]).take(pa.array(place, mask=place < 0))
+
+
+def _texts_after(batch: _Batch) -> pa.StringArray:
+    if batch.given is None:
+        return pa.nulls(batch.size, pa.string())
+    return pc.if_else(batch.given.is_valid(), batch.texts, None) if batch.given.null_count else batch.texts

@@ -43,6 +43,12 @@ def is_wide(character: str) -> bool:
     return bool(_WIDE.match(character))
 
 
+def is_right_to_left(text: str) -> bool:
+    """Whether the first letter is Hebrew, Arabic or of a related script."""
+    letter = next(filter(str.isalpha, text), "")
+    return "\u0590" <= letter <= "\u08ff" or "\ufb1d" <= letter <= "\ufefc"
+
+
 def guess_language(text: str) -> str:
     """Return a two-letter code by script, "en" for Latin text with English function words, else "und"."""
     letters = sum(map(str.isalpha, text))

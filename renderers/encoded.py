@@ -49,13 +49,17 @@ def encode_page(page: Page, settings: OutputSettings) -> tuple[dict, list[bytes]
         {"box": cut.box, "tokens": round(cut.tokens), "lines": [[line.text, _flat(line.quad)] for line in cut.lines]}
         for cut in cuts
     ]
-    return described, [jpeg(page.pixels[y0:y1, x0:x1], settings.quality) for x0, y0, x1, y1 in (c.box for c in cuts)]
+    return described, [jpeg(page.pixels, cut.box, settings.quality) for cut in cuts]
 
 
-def jpeg(pixels: np.ndarray, quality: int) -> bytes:
-    """Encode uint8 [height, width, 3] RGB."""
+def jpeg(pixels: np.ndarray, box: tuple[int, int, int, int], quality: int) -> bytes:
+    """Encode a crop of contiguous uint8 [height, width, 3] RGB."""
+    x0, y0, x1, y1 = box
+    stride = pixels.strides[0]
+    rows = pixels.reshape(-1)[y0 * stride + 3 * x0 :]
+    image = Image.frombuffer("RGB", (x1 - x0, y1 - y0), rows, "raw", "RGB", stride, 1)
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
+    image.save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
 
 

@@ -6,7 +6,7 @@ that follow each other on one baseline with no more than a word's gap between th
 
 from dataclasses import dataclass, replace
 
-from renderers.characters import is_wide
+from renderers.characters import is_right_to_left, is_wide
 from renderers.page import Line, Quad, Rect, bounds, clip_quad, turned_quad, union
 
 JOIN_GAP = 0.45  # of the font size: a wider gap separates columns; word gaps are 0.2 to 0.4
@@ -48,7 +48,7 @@ def _join(a: Run, b: Run) -> Run | None:
     if a.turns is None or (a.turns, a.vertical) != (b.turns, b.vertical):
         return None
     box_a, box_b = bounds(a.quad), bounds(b.quad)
-    flow = (a.turns + a.vertical) % 4
+    flow = (a.turns + a.vertical + 2 * (is_right_to_left(a.text) and is_right_to_left(b.text))) % 4
     gap, overlap = _along(box_a, box_b, flow)
     em = max(a.size, b.size)
     if overlap < _OVERLAP or not -0.3 * em <= gap <= JOIN_GAP * em or min(a.size, b.size) < 0.4 * em:

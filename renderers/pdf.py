@@ -207,11 +207,12 @@ def misdrawn_characters(page: pymupdf.Page, blocks: list[list[dict]]) -> int:
 
 
 def _substituted_fonts(page: pymupdf.Page) -> set[str]:
-    return {
-        name.rpartition("+")[2]
-        for _, extension, kind, name, *_ in page.get_fonts()
-        if extension == "n/a" and kind in _SIMPLE_FONTS and not re.search("symbol|dingbat", name, re.IGNORECASE)
-    }
+    """Names of fonts that only exist outside the file; some producers list a font both embedded and not."""
+    missing, embedded = set(), set()
+    for _, extension, kind, name, *_ in page.get_fonts():
+        simple_and_absent = extension == "n/a" and kind in _SIMPLE_FONTS
+        (missing if simple_and_absent else embedded).add(name.rpartition("+")[2])
+    return {name for name in missing - embedded if not re.search("symbol|dingbat", name, re.IGNORECASE)}
 
 
 def quarter_turns(direction: tuple[float, float]) -> int | None:

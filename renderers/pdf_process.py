@@ -20,6 +20,9 @@ from renderers.page import BadDocument
 from renderers.pdf import PdfSettings
 
 _ROOT = Path(__file__).resolve().parent.parent
+# Every page allocates and frees the same few megabytes. glibc's default hands them back to the kernel each time and
+# pays for fresh pages again: a fifth of the whole rendering time. 32 MiB is the most that glibc accepts.
+_MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
 _START_SECONDS = 120  # of wall clock, for a process on a busy machine to come up
 
 
@@ -182,7 +185,7 @@ class PdfProcess:
             [sys.executable, "-m", "renderers.pdf_worker", str(theirs.fileno()), str(os.getpid())],
             pass_fds=[theirs.fileno()],
             cwd=_ROOT,
-            env=environment | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(_ROOT)},
+            env=environment | _MALLOC | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(_ROOT)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

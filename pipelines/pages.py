@@ -1,0 +1,160 @@
+"""From rendered pages to samples and ledger rows: what render_pdf and render_html have in common."""
+
+from collections import Counter
+from collections.abc import Mapping
+
+import pyarrow as pa
+
+from corpus.records import EncodedImage, Sample
+from corpus.splits import Sink, Split
+from pipelines import job
+from pipelines.documents import Document
+from renderers import rules
+
+THUMBNAILS_PER_RULE = 6  # in each split
+
+# The ledger's columns. A kept page has one row per window, which is one sample; any other page has one row.
+SCORES = {
+    "document": pa.string(),
+    "page": pa.int32(),
+    "window": pa.int32(),
+    "width": pa.int32(),  # of the page's image, in pixels
+    "height": pa.int32(),
+    "lines": pa.int32(),
+    "characters": pa.int32(),
+    "latin_extended": pa.int32(),
+    "private_use": pa.int32(),
+    "undecodable": pa.int32(),
+    "missing_font": pa.int32(),
+    "hidden_lines": pa.int32(),
+    "windows": pa.int32(),
+    "tokens": pa.int32(),  # of the window, estimated
+    "language": pa.string(),
+}
+# The ledger column that holds what a rule measured.
+_COLUMN_OF_RULE = {
+    "too_small": "height", "blank": "lines", "too_few_characters": "characters", "too_many_characters": "characters",
+    "latin_extended": "latin_extended", "private_use": "private_use", "undecodable": "undecodable",
+    "missing_font": "missing_font",
+}  # fmt: skip
+
+
+def add_rule_flag(parser) -> None:
+    """Add `--rule NAME=NUMBER|off` to a job's flags."""
+    parser.add_argument(
+        "--rule", action="append", default=[], metavar="NAME=NUMBER", help="set a rule's threshold; NAME=off: no rule"
+    )
+
+
+def thresholds(flags: list[str], catalog_rules: Mapping[str, Mapping], defaults: Mapping) -> dict[str, float | None]:
+    """Return rule -> threshold: the defaults, the catalog's entries over them, the flags over those."""
+    found = dict(defaults)
+    found.update({name: block.get("threshold", defaults[name]) for name, block in catalog_rules.items()})
+    for flag in flags:
+        name, _, value = flag.partition("=")
+        if name not in defaults:
+            raise job.UserError(f"--rule {flag!r}: no rule {name!r}; rules are {', '.join(defaults)}")
+        try:
+            found[name] = None if value == "off" else float(value)
+        except ValueError:
+            raise job.UserError(f"--rule {flag!r}: expected {name}=NUMBER or {name}=off") from None
+    return found
+
+
+def rule_settings(found: Mapping[str, float | None]) -> dict:
+    """Return the part of a job's settings that names rules, for the folder's guard and the report."""
+    active = {name: value for name, value in found.items() if value is not None}
+    lines: dict[str, list[float]] = {}
+    for name, value in active.items():
+        if name in _COLUMN_OF_RULE:
+            lines.setdefault(_COLUMN_OF_RULE[name], []).append(value)
+    return {
+        "rules": {name: {"threshold": value} for name, value in active.items()},
+        "order": ["http_status", "not_pdf", "not_html", *found, "window_too_long"],
+        "thresholds": lines,
+    }
+
+
+class PageWriter:
+    """Writes the rows and samples of one split; counts rows, duplicates and the thumbnails already taken."""
+
+    def __init__(self, sink: Sink, split: Split, dataset: str, found: Mapping[str, float | None], budget_tokens: float):
+        self._sink, self._prefix, self._dataset = sink, f"{dataset}/{split.id}", dataset
+        self._duplicate, self._budget = found.get("duplicate"), budget_tokens
+        self._seen, self._thumbnails = Counter(), Counter()
+        self.rows = 0
+
+    def document_failed(self, ordinal: int, document: Document, kind: str, detail: str, *, dropped=False) -> None:
+        """Record a document that yields no pages."""
+        key, row = f"{self._prefix}/{ordinal:06d}", self._next_row()
+        if dropped:
+            self._sink.drop(key, row, kind, detail=detail, document=document.name)
+        else:
+            self._sink.error(key, row, kind, detail, document=document.name)
+
+    def page_failed(self, ordinal: int, document: Document, page: int, kind: str, detail: str) -> None:
+        """Record a page that could not be rendered."""
+        key = f"{self._prefix}/{ordinal:06d}-{page:04d}"
+        self._sink.error(key, self._next_row(), kind, detail, document=document.name, page=page)
+
+    def page(self, ordinal: int, document: Document, page: int, described: dict, images: list[bytes]) -> None:
+        """Record a rendered page: its samples, one per window, or the rule that drops it."""
+        key = f"{self._prefix}/{ordinal:06d}-{page:04d}"
+        columns = _columns(described) | {"document": document.name, "page": page}
+        verdict = described["verdict"] or self._duplicate_verdict(described["digest"])
+        if verdict:
+            rule, value, threshold = verdict
+            columns["thumbnail"] = self._thumbnail(rule, images[0]) if described["verdict"] else None
+            self._sink.drop(key, self._next_row(), rule, value=value, threshold=threshold, **columns)
+            return
+        for number, (window, image) in enumerate(zip(described["windows"], images, strict=True)):
+            row_columns = columns | {"window": number, "tokens": window["tokens"]}
+            self._window(f"{key}-{number:02d}", window, image, described["language"], document, row_columns)
+
+    def _window(self, key: str, window: dict, image: bytes, language: str, document: Document, columns: dict) -> None:
+        if window["tokens"] > self._budget:
+            limits = {"value": window["tokens"], "threshold": self._budget}
+            self._sink.drop(key, self._next_row(), "window_too_long", **limits, **columns)
+            return
+        x0, y0, x1, y1 = window["box"]
+        source = {"document": document.name, "page": columns["page"], "box": window["box"]} | document.source
+        sample = Sample(
+            key=key, dataset=self._dataset, task="ocr", language=language, width=x1 - x0, height=y1 - y0,
+            images=[EncodedImage(image, "jpg")], scores={"tokens": window["tokens"]}, source=source,
+            annotations={"lines": [{"text": text, "quad": _quad(flat)} for text, flat in window["lines"]]},
+        )  # fmt: skip
+        self._sink.keep(sample, self._next_row(), **columns)
+
+    def _duplicate_verdict(self, digest: str):
+        seen = self._seen[digest]
+        self._seen[digest] += 1
+        if self._duplicate is not None and seen >= self._duplicate:
+            return "duplicate", seen, self._duplicate
+        return None
+
+    def _thumbnail(self, rule: str, image: bytes) -> bytes | None:
+        self._thumbnails[rule] += 1
+        return image if self._thumbnails[rule] <= THUMBNAILS_PER_RULE else None
+
+    def _next_row(self) -> int:
+        self.rows += 1
+        return self.rows - 1
+
+
+def _columns(described: dict) -> dict:
+    values = described["values"]
+    width, height = described["size"]
+    return {
+        "width": width, "height": height, "lines": values["blank"], "characters": values["too_few_characters"],
+        "hidden_lines": described["hidden"], "windows": len(described["windows"]), "language": described["language"],
+    } | {name: values[name] for name in ("latin_extended", "private_use", "undecodable", "missing_font")}  # fmt: skip
+
+
+def _quad(flat: list[float]) -> list[list[float]]:
+    return [flat[i : i + 2] for i in range(0, 8, 2)]
+
+
+KNOWN_RULES = {
+    "render_pdf": {name: {"threshold": value} for name, value in rules.PDF_RULES.items()},
+    "render_html": {name: {"threshold": value} for name, value in rules.HTML_RULES.items()},
+}

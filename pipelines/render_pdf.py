@@ -1,0 +1,103 @@
+#!/usr/bin/env python
+"""Turn PDFs into page images with every visible line of text and its quad (Qwen-VL A.4).
+
+Inputs: .pdf files, and .tar, .zip (Common Crawl's untruncated set) and .warc archives of them. Each worker renders in
+a confined process of its own, so that a page that crashes or hangs the parser costs one ledger row. A dense page is
+cut into windows that fit a training sample. Ledger: one row per page (a kept page: one per window), and one per
+document that could not be opened.
+"""
+
+import sys
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+if __name__ == "__main__":  # run as a script: the checkout's root, not pipelines/, holds the packages
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from corpus.catalog import find, load_catalog
+from corpus.ledger import Fuse
+from corpus.splits import Sink, Split
+from pipelines import documents, job, pages
+from renderers import rules
+from renderers.encoded import OutputSettings
+from renderers.pdf import PdfSettings
+from renderers.pdf_process import Failed, Limits, PdfProcess
+from renderers.windows import Budget
+
+_EXAMPLE = "python pipelines/render_pdf.py --dataset common-crawl-pdf --input 'crawl/*.zip' --output rendered/pdf"
+# Crawled PDFs fail by the dozen; a whole split of failures still means that the setup is broken.
+_FUSE = Fuse(in_a_row=2000, share=0.95)
+
+
+def main() -> None:
+    args = _parser().parse_args()
+    dataset = find(load_catalog(args.catalog), args.dataset, job="render_pdf")
+    thresholds = pages.thresholds(args.rule, dataset.rules, rules.PDF_RULES)
+    drawing = PdfSettings(args.dpi, args.longest_side, args.sort)
+    output = OutputSettings(args.quality, Budget(args.tokens), thresholds)
+    limits = Limits(args.page_seconds, args.document_seconds, memory=args.memory << 20, max_pages=args.max_pages)
+    settings = {
+        "drawing": asdict(drawing), "quality": args.quality, "tokens": args.tokens, "limits": asdict(limits),
+        **pages.rule_settings(thresholds),
+    }  # fmt: skip
+    work = partial(render_split, dataset=args.dataset, thresholds=thresholds, tokens=args.tokens, limit=args.limit)
+    splits = list(documents.plan(job.find_inputs(args.input)))
+    start = partial(PdfProcess, drawing, output, limits)
+    job.run("render_pdf", args, splits, settings, work, scores=pages.SCORES, setup=start, fuse=_FUSE)
+
+
+def _parser():
+    parser = job.parser(__doc__, _EXAMPLE, dataset="common-crawl-pdf")
+    parser.add_argument("--dpi", type=int, default=PdfSettings.dpi, help="default: %(default)s")
+    parser.add_argument(
+        "--longest-side", type=int, default=PdfSettings.longest_side, metavar="PIXELS",
+        help="cap on a page's longer side; larger pages are drawn at fewer dpi (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--sort", action="store_true", help="lines top to bottom; default: the file's reading order")
+    parser.add_argument(
+        "--quality", type=int, default=OutputSettings.quality, help="of the JPEG (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--tokens", type=float, default=Budget.tokens, metavar="N",
+        help="most tokens of text and quads in a sample, estimated; a denser page is cut (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--page-seconds", type=float, default=Limits.page_seconds, help="CPU time (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--document-seconds", type=float, default=Limits.document_seconds, help="CPU time (default: %(default)s)"
+    )
+    parser.add_argument("--max-pages", type=int, default=Limits.max_pages, help="of a document (default: %(default)s)")
+    parser.add_argument(
+        "--memory",
+        type=int,
+        default=Limits.memory >> 20,
+        metavar="MIB",
+        help="of a parser process (default: %(default)s)",
+    )
+    pages.add_rule_flag(parser)
+    return parser
+
+
+def render_split(
+    split: Split, sink: Sink, process: PdfProcess, *, dataset: str, thresholds: dict, tokens: float, limit: int | None
+) -> None:
+    """Render every document of a split; `limit` stops after so many ledger rows, at the end of a page."""
+    writer = pages.PageWriter(sink, split, dataset, thresholds, tokens)
+    for ordinal, document in enumerate(documents.read(split.source["urls"], documents.PDF)):
+        if document.data is None:
+            writer.document_failed(ordinal, document, document.kind, document.detail, dropped=document.dropped)
+        for result in process.render(document.data) if document.data is not None else ():
+            if isinstance(result, Failed) and result.number is None:
+                writer.document_failed(ordinal, document, result.kind, result.detail)
+            elif isinstance(result, Failed):
+                writer.page_failed(ordinal, document, result.number, result.kind, result.detail)
+            else:
+                writer.page(ordinal, document, result.number, result.described, result.images)
+            if limit is not None and writer.rows >= limit:
+                return
+
+
+if __name__ == "__main__":
+    job.main(main)

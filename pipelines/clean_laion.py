@@ -19,14 +19,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cleaners import rules
+from cleaners import clip, rules
 from corpus.catalog import Dataset, find, load_catalog
 from corpus.ledger import DROPPED, ERROR, KEPT
 from corpus.readers import pairs
 from corpus.readers.pairs import Pair
 from corpus.records import BadImage, EncodedImage, Sample, decode_image
 from corpus.splits import Sink, Split, fingerprint
-from pipelines import job
+from pipelines import job, scoring
+from pipelines.clip_rule import ClipRule
 from pipelines.report import thumbnail
 
 ROWS_PER_SPLIT = 1_000_000  # of a parquet file; a fixed number, so that splits do not depend on the workers
@@ -43,11 +44,13 @@ def main() -> None:
     metadata = {split.source["kind"] for split in splits} - {"unreadable"} == {"urls"}
     if not metadata and any(split.source["kind"] == "urls" for split in splits):
         raise job.UserError("the input mixes parquet of URLs alone with images: clean them into two folders")
-    options = {"limit": args.limit, "decode": args.decode, "images": args.images}
+    if args.clip and (metadata or "clip_score" not in dataset.rules):
+        raise job.UserError(f"--clip needs images, and a threshold: the rule clip_score in the entry {dataset.name!r}")
+    options = {"limit": args.limit, "decode": args.decode, "images": args.images, "decoders": args.decoders}
     job.run(
-        "clean_laion", args, splits, _settings(dataset, args),
-        lambda split, sink: clean_split(split, sink, dataset, **options),
-        scores=rules.SCORES, table=metadata,
+        "clean_laion", args, splits, _settings(dataset, args) | scoring.settings(args),
+        lambda split, sink, *model: clean_split(split, sink, dataset, *model, **options),
+        scores=rules.SCORES, table=metadata, **scoring.options(args),
     )  # fmt: skip
 
 
@@ -55,6 +58,7 @@ def _parser():
     parser = job.parser(__doc__, _EXAMPLE)
     parser.add_argument("--images", metavar="DIR", help="folder below which a parquet's image paths lie")
     parser.add_argument("--decode", action="store_true", help="decode every kept image, to find damage inside")
+    scoring.add_flags(parser)
     return parser
 
 
@@ -129,10 +133,12 @@ def clean_split(
     split: Split,
     sink: Sink,
     dataset: Dataset,
+    model: clip.Clip | None = None,
     *,
     limit: int | None = None,
     decode: bool = False,
     images: str | None = None,
+    decoders: int = 2,
 ) -> None:
     """Clean one split: every row of it goes to the sink once, in input order."""
     source = split.source
@@ -141,7 +147,8 @@ def clean_split(
     elif source["kind"] == "urls":
         _clean_urls(split, sink, dataset, limit)
     else:
-        cleaner = _PairCleaner(split, sink, dataset, decode)
+        scorer = ClipRule(model, dataset, decoders) if model else None
+        cleaner = _PairCleaner(split, sink, dataset, decode, scorer)
         is_shard = source["kind"] == "shard"
         batches = _shard_batches(split, dataset) if is_shard else _table_batches(split, dataset, images)
         for batch in _limited(batches, limit):
@@ -179,8 +186,9 @@ def _table_batches(split: Split, dataset: Dataset, images: str | None) -> Iterat
 class _PairCleaner:
     """Runs the rules over batches of pairs and writes what is kept."""
 
-    def __init__(self, split: Split, sink: Sink, dataset: Dataset, decode: bool):
+    def __init__(self, split: Split, sink: Sink, dataset: Dataset, decode: bool, scorer: ClipRule | None):
         self._split, self._sink, self._dataset, self._decode = split, sink, dataset, decode
+        self._scorer = scorer
         self._shown: Counter = Counter()
         self._seen: set[str] = set()
         self._rows = 0
@@ -193,6 +201,8 @@ class _PairCleaner:
             pair.key = pair.key or self._key(pair.row)
         whole = [pair for pair in batch if pair.problem is None]
         verdicts = rules.clean(_rule_table(whole), self._dataset.rules, language=self._dataset.language)
+        if self._scorer:
+            verdicts = self._scorer.judge(whole, verdicts)
         kept = pc.equal(verdicts["outcome"], KEPT).to_pylist()
         texts = verdicts["text_after"].to_pylist()
         if self._decode:

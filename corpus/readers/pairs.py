@@ -122,14 +122,21 @@ def _batches(pairs: Iterator[Pair]) -> Iterator[list[Pair]]:
 
 
 def failed_downloads(sidecar: BinaryIO, seen: set[str]) -> Iterator[tuple[str, str, str]]:
-    """Yield (key, kind, detail) for the rows of img2dataset's parquet that the tar does not hold.
+    """Yield (key, kind, detail) for the rows of the downloader's parquet that the tar does not hold.
 
-    `seen` are the tar's base names. `not_downloaded`: the downloader recorded a failure. `missing_from_shard`: it
-    recorded success, so the tar lost the sample.
+    The parquet is img2dataset's, or the ledger of fetch_images.py. `seen` are the tar's base names. `not_downloaded`:
+    the downloader recorded a failure. `missing_from_shard`: it recorded success, so the tar lost the sample.
     """
-    table = pq.read_table(sidecar, columns=["key", "status", "error_message"])
-    for row in table.to_pylist():
-        if row["status"] != "success":
+    names = pq.read_schema(sidecar).names
+    sidecar.seek(0)
+    ours = {"outcome", "sha256"} <= set(names)
+    if not ours and "status" not in names:  # the ledger of a job that downloaded nothing
+        return
+    columns = ["key", "outcome", "rule", "detail"] if ours else ["key", "status", "error_message"]
+    for row in pq.read_table(sidecar, columns=columns).to_pylist():
+        if ours and row["outcome"] != "kept":
+            yield row["key"], "not_downloaded", f"{row['rule']}: {row['detail']}"
+        elif not ours and row["status"] != "success":
             yield row["key"], "not_downloaded", f"{row['status']}: {row['error_message']}"
         elif row["key"] not in seen:
             yield row["key"], "missing_from_shard", "the downloader's parquet lists it as a success"

@@ -2,7 +2,7 @@
 """Show packs of a stage folder as a person wants to see them: in the terminal, and as one HTML page with the pictures.
 
 Everything shown is decoded back from the stored TOKENS: supervised ones are coloured, image slots stand as [image N],
-and boxes and quads are drawn from the coordinates in the text, so that a wrong mask or coordinate is visible at a glance.
+and boxes and quads are drawn from the coordinates in the text, so that a wrong mask or coordinate is seen at once.
 """
 
 import argparse

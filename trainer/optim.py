@@ -68,12 +68,13 @@ def gradient_norm(parameters) -> torch.Tensor:
         local, sharded = (grad.to_local(), _sharding_groups(grad)) if isinstance(grad, DTensor) else (grad, [])
         key = tuple(id(group) for group in sharded)
         groups[key] = sharded
-        square = torch.linalg.vector_norm(local, dtype=torch.float32).square()
+        # In float32 the sum over a big embedding is off in the fifth digit, and differently for each sharding.
+        square = torch.linalg.vector_norm(local, dtype=torch.float64).square()
         sums[key] = sums.get(key, 0.0) + square
     for key, sharded in groups.items():
         for group in sharded:
             torch.distributed.all_reduce(sums[key], group=group)
-    return sum(sums.values()).sqrt()
+    return sum(sums.values()).sqrt().float()
 
 
 def _sharding_groups(grad: DTensor) -> list:

@@ -156,7 +156,9 @@ def optimise(model, settings: Settings) -> None:
     """Switch on recomputation and compilation, block by block."""
     if settings.activation_checkpointing:
         model.vision.activation_checkpointing = True
-        model.language.gradient_checkpointing_enable({"use_reentrant": False})
+        # transformers 6 renames it.
+        old = model.language.gradient_checkpointing_enable
+        getattr(model.language, "activation_checkpointing_enable", old)({"use_reentrant": False})
     if settings.compile:
         for block in [*model.vision.transformer.resblocks, *_layers(model)]:
             block.compile()

@@ -9,7 +9,7 @@ import json
 import re
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.util import find_spec
 from itertools import accumulate
 from pathlib import Path
@@ -236,7 +236,7 @@ def _built_in() -> list[str]:
 def load_papers(files: Sequence[str]) -> list[np.ndarray]:
     """Decode paper textures to grey (uint8, height x width); without files, crumple six sheets. BadImage names one."""
     if not files:
-        return [crumpled_paper(np.random.default_rng([20260102, i])) for i in range(6)]
+        return _crumpled_papers()
     papers = []
     for file in files:
         try:
@@ -245,3 +245,8 @@ def load_papers(files: Sequence[str]) -> list[np.ndarray]:
         except BadImage as error:
             raise BadImage(error.kind, f"paper {file}: {error}") from None
     return papers
+
+
+@cache
+def _crumpled_papers() -> list[np.ndarray]:
+    return [crumpled_paper(np.random.default_rng([20260102, i])) for i in range(6)]

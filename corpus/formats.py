@@ -44,7 +44,12 @@ class Piece(NamedTuple):
 
 
 class Unfit(Exception):
-    """A sample that a format cannot show. `rule`, `value`, `threshold` go into the ledger as those of a drop."""
+    """A sample that a format cannot show. `rule`, `value`, `threshold` go into the ledger as those of a drop.
+
+    `suffix` is that of the Formatted it stands for.
+    """
+
+    suffix = ""
 
     def __init__(self, rule: str, value: float | None = None, threshold: float | None = None, detail: str = ""):
         super().__init__(rule, value, threshold, detail)
@@ -305,6 +310,8 @@ def _regions(sample: Sample) -> Iterator[tuple[str, str, list | Unfit, int]]:
             boxes = Unfit("empty_text", 0, 1)
         elif not boxes:
             boxes = Unfit("no_valid_box", 0, 1, f"{dropped} boxes without area in the image")
+        if isinstance(boxes, Unfit):
+            boxes.suffix = suffix
         yield suffix, text, boxes, dropped
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from corpus import packs
 from corpus.folder import OutputFolder
-from corpus.formats import BadSample, Encoded, Encoder, Formatted, Unfit, format_sample
+from corpus.formats import BadSample, Encoded, Encoder, Unfit, format_sample
 from corpus.ledger import DROPPED, KEPT, schema
 from corpus.mixture import copies, positions
 from corpus.packing import plan_packs
@@ -124,10 +124,10 @@ class _Builder:
         else:
             _check_images(sample, placed=self._task in GROUNDING or self._task == "ocr")
             for result in format_sample(sample, self._task):
-                if isinstance(result, Formatted):
-                    yield result.suffix, self._encoder.encode(result.pieces), result.shapes_dropped
-                else:
+                if isinstance(result, Unfit):
                     yield result.suffix, result, 0
+                else:
+                    yield result.suffix, self._encoder.encode(result.pieces), result.shapes_dropped
 
     def _settle(self, key: str, row: "_Row", result: Encoded | Unfit, shapes_dropped: int) -> None:
         unfit = result if isinstance(result, Unfit) else self._too_large(result)

@@ -1,0 +1,312 @@
+"""build_stage.py from cleaned folders to shards: nothing lost, same bytes, the mixture, and bad input."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from corpus.catalog import load_catalog
+from corpus.mixture import copies, positions, shares
+from corpus.packs import StageFolder
+from corpus.records import EncodedImage
+from pipelines import build_stage, stage_split
+from pipelines.job import UserError
+from tests.cleaned import drawn, sample, write_cleaned
+
+FILES = ("tar", "idx", "parquet")
+
+
+def build(data, output, *flags, stage=2, workers=0):
+    """Run build_stage.py in this process."""
+    args = ["build_stage.py", "--stage", str(stage), "--data", str(data), "--output", str(output), "--workers",
+            str(workers), "--queries", "16", *flags]  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", args)
+        build_stage.main()
+    return StageFolder(str(output))
+
+
+def ledger(folder: StageFolder) -> list[dict]:
+    return [
+        row
+        for shard in folder.record["shards"]
+        for row in pq.read_table(f"{folder.path}/{shard['id']}.parquet").to_pylist()
+    ]
+
+
+def bytes_of(folder: StageFolder) -> dict[str, bytes]:
+    from pathlib import Path
+
+    paths = sorted(Path(folder.path).iterdir())
+    return {p.name: p.read_bytes() for p in paths if p.suffix.lstrip(".") in FILES or p.name == "corpus.json"}
+
+
+@pytest.fixture(scope="module")
+def cleaned(tmp_path_factory):
+    root = tmp_path_factory.mktemp("cleaned")
+    for dataset, task in (("coco-caption", "caption"), ("gqa", "vqa"), ("grit", "grounded_caption"),
+                          ("synthdog-en", "ocr"), ("in-house-text", "text"), ("chat-sft", "chat")):  # fmt: skip
+        write_cleaned(root, dataset, [sample(dataset, task, i) for i in range(30)], splits=3)
+    return root
+
+
+@pytest.fixture
+def small_splits(monkeypatch):
+    monkeypatch.setattr(build_stage, "SAMPLES_PER_SPLIT", 12)
+
+
+def test_three_stages(cleaned, tmp_path):
+    tasks = {1: ["caption"], 3: ["chat"],
+             2: ["caption", "grounded_caption", "ocr", "referring", "region_caption", "text", "vqa"]}  # fmt: skip
+    for number, expected in tasks.items():
+        folder = build(cleaned, tmp_path / f"stage{number}", stage=number)
+        assert list(folder.tasks) == expected and folder.stage == number
+        assert folder.record["max_sample_tokens"] == (512 if number == 1 else 2048)
+        kept = [(r["key"], r["pack"]) for r in ledger(folder) if r["outcome"] == "kept"]
+        packed = [(s["key"], p.key) for p in map(folder.__getitem__, range(len(folder))) for s in p.samples]
+        assert Counter(k for k, _ in kept) == Counter(k for k, _ in packed)
+        assert (
+            max(
+                Counter(
+                    s["key"] + p.task for p in map(folder.__getitem__, range(len(folder))) for s in p.samples
+                ).values()
+            )
+            == 1
+        )
+
+
+def test_images_are_the_original_bytes(cleaned, tmp_path):
+    folder = build(cleaned, tmp_path / "s", "--dataset", "grit")
+    for pack in map(folder.__getitem__, range(len(folder))):
+        for one in pack.samples:
+            number = int(one["key"].split("/")[2].partition("-")[0])
+            assert [pack.images[i] for i in one["images"]] == [drawn(number)[0].data]
+
+
+def test_split_by_split_nothing_is_lost(cleaned, tmp_path, small_splits):
+    whole = build(cleaned, tmp_path / "s", "--dataset", "gqa", "in-house-text")
+    assert len(whole.record["shards"]) >= 6
+    keys = [(r["key"], r["outcome"]) for r in ledger(whole)]
+    assert sorted({k for k, _ in keys if k.startswith("gqa")}) == sorted(f"gqa/00000/{i:06d}" for i in range(30))
+    assert {o for _, o in keys} == {"kept"}
+
+
+@pytest.mark.slow
+def test_same_bytes_for_any_number_of_workers(cleaned, tmp_path, small_splits):
+    one = build(cleaned, tmp_path / "one", workers=0)
+    two = build(cleaned, tmp_path / "two", workers=2)
+    assert len(one.record["shards"]) > 10
+    assert bytes_of(one) == bytes_of(two)
+
+
+def test_interrupted_and_run_again(cleaned, tmp_path, small_splits, monkeypatch):
+    whole = bytes_of(build(cleaned, tmp_path / "whole", "--dataset", "gqa", "grit"))
+    real, calls = stage_split.build_split, []
+
+    def dies(split, sink, recipe):
+        calls.append(split.id)
+        real(split, sink, recipe)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(build_stage, "build_split", dies)
+    with pytest.raises(KeyboardInterrupt):
+        build(cleaned, tmp_path / "cut", "--dataset", "gqa", "grit")
+    assert not (tmp_path / "cut" / "corpus.json").exists()
+    again = build(cleaned, tmp_path / "cut", "--dataset", "gqa", "grit")
+    assert len(calls) == len(set(calls)) + 1, "committed splits were built again"
+    assert bytes_of(again) == whole
+
+
+def test_other_settings_are_refused(cleaned, tmp_path):
+    from corpus.folder import SettingsDiffer
+
+    build(cleaned, tmp_path / "s", "--dataset", "gqa")
+    with pytest.raises(SettingsDiffer, match="seed"):
+        build(cleaned, tmp_path / "s", "--dataset", "gqa", "--seed", "1")
+    build(cleaned, tmp_path / "s", "--dataset", "gqa", "--seed", "1", "--overwrite")
+
+
+# --- The mixture ---
+
+
+@given(st.lists(st.text(max_size=8), max_size=40, unique=True), st.floats(0, 3), st.floats(0, 3), st.integers(0, 5))
+@settings(max_examples=100)
+def test_a_larger_mixture_contains_a_smaller_one(keys, a, b, seed):
+    places = positions(keys, "vqa", seed)
+    assert ((places >= 0) & (places < 1)).all()
+    assert (copies(places, min(a, b)) <= copies(places, max(a, b))).all()
+    assert np.isin(copies(places, a), [int(a), int(a) + 1]).all()
+
+
+def test_ten_per_cent_is_a_subset_of_twenty():
+    keys = [f"laion-en/00000/{i:06d}" for i in range(20_000)]
+    places = positions(keys, "caption", 0)
+    ten, twenty = (set(np.flatnonzero(copies(places, w))) for w in (0.1, 0.2))
+    assert ten < twenty
+    assert 1850 < len(ten) < 2150 and 3800 < len(twenty) < 4200
+    assert (positions(keys[::-1], "caption", 0)[::-1] == places).all()
+    assert len(ten & set(np.flatnonzero(copies(positions(keys, "vqa", 0), 0.1)))) < 300, "tasks choose independently"
+
+
+def test_a_larger_stage_contains_a_smaller_one(cleaned, tmp_path):
+    kept = {}
+    for count in (2_000_000, 4_000_000, 40_000_000):
+        folder = build(cleaned, tmp_path / str(count), "--dataset", "gqa", "--samples", str(count // 25_000))
+        kept[count] = {r["key"] for r in ledger(folder) if r["outcome"] == "kept"} if len(folder) else set()
+    assert kept[2_000_000] <= kept[4_000_000] <= kept[40_000_000] and len(kept[40_000_000]) > len(kept[2_000_000])
+
+
+def test_repetition_makes_copies_with_keys_of_their_own(cleaned, tmp_path):
+    catalog = load_catalog()
+    total = sum(n for d in catalog.values() for n in d.stages.get(2, {}).values())
+    wanted = total * 75 // catalog["gqa"].stages[2]["vqa"]  # 75 of gqa's 30 samples: each two or three times
+    folder = build(cleaned, tmp_path / "s", "--dataset", "gqa", "--samples", str(wanted))
+    keys = Counter(r["key"] for r in ledger(folder))
+    assert max(keys.values()) == 1
+    base = Counter(key.removesuffix("-x1").removesuffix("-x2") for key in keys)
+    assert set(base.values()) == {2, 3} and len(base) == 30
+
+
+def test_what_is_not_chosen_is_in_the_ledger(cleaned, tmp_path):
+    catalog = load_catalog()
+    total = sum(n for d in catalog.values() for n in d.stages.get(2, {}).values())
+    folder = build(
+        cleaned, tmp_path / "s", "--dataset", "gqa", "--samples", str(total * 15 // catalog["gqa"].stages[2]["vqa"])
+    )
+    rows = ledger(folder)
+    out = [r for r in rows if r["outcome"] == "dropped"]
+    assert len(rows) == 30 and 5 < len(out) < 25
+    assert all(r["rule"] == "mixture" and r["value"] >= r["threshold"] == pytest.approx(0.5, abs=0.05) for r in out)
+
+
+def test_missing_datasets_are_named_and_not_replaced(cleaned, tmp_path, capsys):
+    build(cleaned, tmp_path / "s", stage=1)
+    out = capsys.readouterr().out
+    assert "laion-en" in out and out.count("MISSING: nothing takes its place") == 9
+    catalog = load_catalog()
+    there = shares(catalog, 2, {"grit": 1000}, samples=76_800)
+    assert {s.dataset for s in there if s.expected} == {"grit"}
+    assert {s.task: s.wanted for s in there if s.dataset == "grit"} == pytest.approx(
+        {"grounded_caption": 3500, "referring": 2980, "region_caption": 2980}, rel=0.03
+    )
+
+
+def test_stage_two_leaves_laion_coco_out():
+    assert "laion-coco" in {s.dataset for s in shares(load_catalog(), 1, {})}
+    assert "laion-coco" not in {s.dataset for s in shares(load_catalog(), 2, {})}
+
+
+# --- Bad input ---
+
+
+def outcomes(tmp_path, samples, dataset="gqa", **options):
+    write_cleaned(tmp_path / "cleaned", dataset, samples)
+    folder = build(tmp_path / "cleaned", tmp_path / "stage", "--dataset", dataset, **options)
+    rows = ledger(folder)
+    assert {row["key"].partition("-r")[0] for row in rows} == {one.key for one in samples}, (
+        "a sample is not in the ledger"
+    )
+    return folder, Counter((r["outcome"], r["rule"]) for r in rows)
+
+
+def test_bad_images_and_answers_are_ledger_rows(tmp_path):
+    good, _ = drawn(1)
+    broken = bytearray(drawn(2)[0].data)  # a PNG
+    broken[len(broken) // 2] ^= 0xFF
+    bad = {
+        "cut": EncodedImage(good.data[: len(good.data) // 2], "jpg"), "noise": EncodedImage(b"\x00" * 100, "jpg"),
+        "empty": EncodedImage(b"", "jpg"), "inside": EncodedImage(bytes(broken), "png"),
+    }  # fmt: skip
+    samples = [sample("gqa", "vqa", i) for i in range(8)]
+    samples += [sample("gqa", "vqa", 100 + i, images=[image]) for i, image in enumerate(bad.values())]
+    samples += [sample("gqa", "vqa", 200, annotations={"question": "q", "answer": " "})]
+    samples += [sample("gqa", "vqa", 201, annotations={"question": "q", "answer": "long " * 3000})]
+    samples += [sample("gqa", "caption", 202)]
+    folder, counts = outcomes(tmp_path, samples)
+    assert counts == {
+        ("kept", None): 8, ("error", "truncated_image"): 1, ("error", "not_an_image"): 2,
+        ("error", "undecodable_image"): 1, ("dropped", "empty_answer"): 1, ("dropped", "too_long"): 1,
+        ("dropped", "other_task"): 1,
+    }  # fmt: skip
+    assert folder.num_samples == 8
+
+
+def test_bad_boxes_are_counted_or_dropped(tmp_path):
+    def grounded(number, boxes):
+        one = sample("grit", "grounded_caption", number)
+        one.annotations = {"regions": [{"text": one.text[:5], "span": [0, 5], "boxes": boxes}]}
+        return one
+
+    samples = [
+        grounded(0, [[10, 10, 40, 40]]),
+        grounded(1, [[10, 10, 40, 40], [40, 40, 10, 10], [500, 500, 600, 600]]),  # inverted; outside
+        grounded(2, [[10, 10, 10, 40]]),  # zero width
+        grounded(3, [[-20, -20, 30, 500]]),  # reaches out: clipped
+    ]
+    folder, counts = outcomes(tmp_path, samples, dataset="grit")
+    rows = [r for r in ledger(folder) if r["key"].startswith("grit/00000/000001")]
+    assert counts[("dropped", "no_valid_box")] == 3 and counts[("kept", None)] == 9  # three tasks each
+    assert {r["shapes_dropped"] for r in rows} == {2}
+
+
+def test_wrong_size_spoils_only_what_has_coordinates(tmp_path):
+    folder, counts = outcomes(tmp_path, [sample("grit", "grounded_caption", 0, width=640)], dataset="grit")
+    assert counts == {("error", "size_mismatch"): 3} and len(folder) == 0
+    with pytest.raises(ValueError, match="holds no packs"):
+        folder.index(0, 0)
+
+
+def test_ten_thousand_regions_and_forty_images(tmp_path):
+    crowd = sample("grit", "grounded_caption", 0)
+    crowd.annotations = {"regions": [{"text": crowd.text[:5], "span": [0, 5], "boxes": [[i % 80, 0, i % 80 + 10, 9]]}
+                                     for i in range(10_000)]}  # fmt: skip
+    folder, counts = outcomes(tmp_path / "a", [crowd], dataset="grit")
+    assert counts[("dropped", "too_long")] == 1  # the grounded caption with 10,000 boxes
+    assert counts[("kept", None)] == 2 * 64 and counts[("dropped", "too_many_regions")] == 2 * (10_000 - 64)
+    album = sample("chat-sft", "chat", 0, images=[drawn(i)[0] for i in range(40)])
+    album.annotations = {"turns": [{"role": "user", "text": "All?", "images": list(range(40))},
+                                   {"role": "assistant", "text": "Yes."}]}  # fmt: skip
+    folder, counts = outcomes(tmp_path / "b", [album, sample("chat-sft", "chat", 1)], dataset="chat-sft", stage=3)
+    assert counts == {("kept", None): 2}  # 40 images of 18 tokens fit
+    capped = build(tmp_path / "b" / "cleaned", tmp_path / "capped", "--max-images", "7", stage=3)
+    assert [(r["outcome"], r["rule"], r["value"], r["threshold"]) for r in ledger(capped)] == [
+        ("dropped", "too_many_images", 40.0, 7.0), ("kept", None, None, None),
+    ]  # fmt: skip
+
+
+def test_a_shard_that_does_not_match_its_ledger_stops_the_job(tmp_path):
+    write_cleaned(tmp_path / "cleaned", "gqa", [sample("gqa", "vqa", i) for i in range(4)])
+    write_cleaned(tmp_path / "other", "gqa", [sample("gqa", "vqa", i) for i in range(4, 8)])
+    for suffix in ("tar", "idx"):
+        (tmp_path / "cleaned/gqa" / f"00000.{suffix}").write_bytes(
+            (tmp_path / "other/gqa" / f"00000.{suffix}").read_bytes()
+        )
+    with pytest.raises(ValueError, match="its ledger says gqa/00000/000000: clean it again"):
+        build(tmp_path / "cleaned", tmp_path / "s")
+
+
+def test_mistakes_of_the_user_are_explained(tmp_path, cleaned):
+    from corpus.catalog import CatalogError
+
+    with pytest.raises(UserError, match="no cleaned data for stage 1"):
+        build(tmp_path, tmp_path / "s", stage=1)
+    with pytest.raises(CatalogError, match="did you mean 'gqa'"):
+        build(cleaned, tmp_path / "s", "--dataset", "qqa")
+    with pytest.raises(UserError, match="no such tokenizer|no tokenizer"):
+        build(cleaned, tmp_path / "s", "--tokenizer", str(tmp_path / "absent.tiktoken"))
+    with pytest.raises(UserError, match="must leave room"):
+        build(cleaned, tmp_path / "s", "--queries", "600", stage=1)
+
+
+def test_the_record_tells_what_is_in_it(cleaned, tmp_path):
+    folder = build(cleaned, tmp_path / "s")
+    record = json.loads((tmp_path / "s" / "corpus.json").read_text())
+    assert record["samples"] == sum(t["samples"] for t in record["tasks"].values())
+    assert record["datasets"]["grit"]["referring"]["images"] == record["tasks"]["referring"]["images"]
+    assert 0 <= record["padding"] < 1 and record["packs"] == len(folder)
+    assert record["padding"] == pytest.approx(1 - record["tokens"] / (record["packs"] * 2048), abs=1e-6)

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cleaners import clip, rules
+from cleaners.rule_batch import NO_TEXT
 from corpus.catalog import Dataset, find, load_catalog
 from corpus.ledger import DROPPED, ERROR, KEPT
 from corpus.readers import pairs
@@ -77,7 +78,7 @@ def rule_settings(chosen: Mapping[str, Mapping]) -> dict:
     filters = [name for name, rule in rules.RULES.items() if rule.kind == "filter"]
     return {
         "rules": {name: dict(parameters or {}) for name, parameters in chosen.items()},
-        "order": ["not_downloaded", rules.NO_TEXT, *filters],
+        "order": ["not_downloaded", NO_TEXT, *filters],
         "thresholds": rules.thresholds(chosen),
     }
 

@@ -79,7 +79,7 @@ def _start_ray(workers: int | None):
 def _task_submitter(ray, work, gpus: float) -> Callable[[Any], tuple[Any, Callable[[], None]]]:
     remote = ray.remote(max_retries=MAX_RETRIES, retry_exceptions=False, num_cpus=1, num_gpus=gpus)
     task = remote(lambda split: _in_worker(work, split))
-    return lambda split: (task.remote(split), lambda: None)
+    return lambda split: (task.options(name=f"split {_name(split)}").remote(split), lambda: None)
 
 
 def _actor_submitter(ray, work, setup, slots: int, gpus: float) -> Callable[[Any], tuple[Any, Callable[[], None]]]:
@@ -98,6 +98,10 @@ def _actor_submitter(ray, work, setup, slots: int, gpus: float) -> Callable[[Any
         return worker.run.remote(split), lambda: idle.append(worker)
 
     return submit
+
+
+def _name(split) -> str:
+    return str(getattr(split, "id", split))
 
 
 def _in_worker(work, split, *state):
@@ -129,7 +133,7 @@ def _result(ray, reference, split):
         raise error.cause if isinstance(error.cause, Exception) else SplitFailed(str(error)) from None
     except ray.exceptions.RayError as error:
         raise SplitFailed(
-            f"split {getattr(split, 'id', split)}: its worker died {MAX_RETRIES + 1} times ({type(error).__name__}). "
+            f"split {_name(split)}: its worker died {MAX_RETRIES + 1} times ({type(error).__name__}). "
             "Is there enough memory? `--workers 0` runs it in this process and shows the error."
         ) from error
 

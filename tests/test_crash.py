@@ -1,0 +1,124 @@
+"""Killed anywhere, any number of times, then run again: the folder ends as if nothing had happened."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pipelines.make_demo_crawl import make_pair, write_shard
+from tests.test_job import contents
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARDS, PAIRS = 10, 40
+
+
+def command(folder, output, workers) -> list[str]:
+    inputs = ["--dataset", "laion-en", "--input", f"{folder}/raw/*"]
+    return [sys.executable, "pipelines/clean_laion.py", *inputs, "--output", str(output), "--workers", str(workers)]
+
+
+def start(folder, output, workers) -> subprocess.Popen:
+    with open(f"{output}.log", "w") as log:
+        streams = {"stdout": log, "stderr": subprocess.STDOUT}
+        return subprocess.Popen(command(folder, output, workers), cwd=ROOT, start_new_session=True, **streams)
+
+
+def finish(folder, output, workers) -> None:
+    done = subprocess.run(command(folder, output, workers), cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+
+
+def wait_until_gone(processes) -> list[str]:
+    """The children of a killed driver end by themselves; return the names of those that do not."""
+    _, alive = psutil.wait_procs(processes, timeout=30)
+    names = [process.name() for process in alive]
+    for process in alive:
+        process.kill()
+    return names
+
+
+@pytest.fixture(scope="module")
+def crawl(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("crawl")
+    (folder / "raw").mkdir()
+    for shard in range(SHARDS):
+        write_shard(folder / "raw", shard, [make_pair(7, shard * PAIRS + i, "en") for i in range(PAIRS)])
+    began = time.monotonic()
+    finish(folder, folder / "whole", 0)
+    return folder, contents(folder / "whole"), time.monotonic() - began
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_driver_is_killed_at_random_moments(crawl, tmp_path):
+    folder, whole, seconds = crawl
+    seed = random.SystemRandom().getrandbits(32)
+    print(f"seed {seed}")
+    rng, output, interrupted = random.Random(seed), tmp_path / "out", 0
+    for _ in range(22):
+        driver = start(folder, output, 0)
+        time.sleep(rng.uniform(0.3, 1.0) * seconds)
+        os.killpg(driver.pid, signal.SIGKILL)
+        interrupted += driver.wait() == -signal.SIGKILL
+        if rng.random() < 0.2 and output.exists():  # one manifest lost, so that later kills find work too
+            for manifest in sorted(output.glob("0000*.json"))[:3]:
+                manifest.unlink()
+    assert interrupted > 5, "the kills came too late to prove anything"
+    finish(folder, output, 0)
+    assert contents(output) == whole
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_ray_drivers_and_workers_are_killed_at_random_moments(crawl, tmp_path):
+    folder, whole, _ = crawl
+    seed = random.SystemRandom().getrandbits(32)
+    print(f"seed {seed}")
+    rng, output = random.Random(seed), tmp_path / "out"
+    for _ in range(3):  # the driver, with the whole local Ray behind it
+        driver = start(folder, output, 2)
+        time.sleep(rng.uniform(2, 8))
+        children = psutil.Process(driver.pid).children(recursive=True) if driver.poll() is None else []
+        os.kill(driver.pid, signal.SIGKILL)
+        driver.wait()
+        assert wait_until_gone(children) == []
+    for manifest in output.glob("0*.json"):
+        manifest.unlink()
+    driver = start(folder, output, 2)
+    try:
+        killed = kill_workers(driver, rng, 5)
+        assert driver.wait(timeout=200) == 0 and killed, Path(f"{output}.log").read_text()
+    finally:
+        driver.kill()
+    assert contents(output) == whole
+
+
+def kill_workers(driver: subprocess.Popen, rng: random.Random, number: int) -> int:
+    """Kill up to `number` workers that are at work on a split, under a driver that lives."""
+    killed = 0
+    while driver.poll() is None and killed < number:
+        time.sleep(rng.uniform(0.05, 0.3))
+        if workers := [child for child in _children(driver.pid) if _name(child).startswith("ray::split")]:
+            rng.choice(workers).kill()
+            killed += 1
+    return killed
+
+
+def _children(pid):
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _name(process):
+    try:
+        return process.name()
+    except psutil.NoSuchProcess:
+        return ""

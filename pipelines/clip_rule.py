@@ -4,6 +4,7 @@ import pyarrow as pa
 
 from cleaners import clip, rules
 from corpus.catalog import Dataset
+from corpus.ledger import KEPT
 from corpus.readers.pairs import Pair
 from corpus.records import BadImage
 
@@ -20,7 +21,7 @@ class ClipRule:
         Sets `clip_score` of these pairs, or `problem` where the image cannot be decoded.
         """
         outcomes, texts = verdicts["outcome"].to_pylist(), verdicts["text_after"].to_pylist()
-        rows = [i for i, pair in enumerate(batch) if outcomes[i] == rules.KEPT and pair.clip_score is None]
+        rows = [i for i, pair in enumerate(batch) if outcomes[i] == KEPT and pair.clip_score is None]
         scores = clip.score_stream(self._model, ((batch[i].image, texts[i]) for i in rows), self._decoders)
         for i, score in zip(rows, list(scores), strict=True):
             if isinstance(score, BadImage):

@@ -29,7 +29,8 @@ def run_splits(
     `workers` 0 runs everything in this process; None uses every core of the cluster. Results must be small: samples
     go to the output folder, never through the object store.
     """
-    if workers == 0:
+    splits = list(splits)
+    if workers == 0 or not splits:
         yield from _run_in_process(work, splits, setup)
         return
     ray = _start_ray(workers)
@@ -47,7 +48,7 @@ def in_uploaded_folder() -> bool:
 
 
 def _run_in_process(work, splits, setup) -> Iterator[tuple[Any, Any]]:
-    state = () if setup is None else (setup(),)
+    state = (setup(),) if setup and splits else ()
     for split in splits:
         yield split, work(split, *state)
 
@@ -55,6 +56,7 @@ def _run_in_process(work, splits, setup) -> Iterator[tuple[Any, Any]]:
 def _start_ray(workers: int | None):
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # a busy laptop needs longer than the default
     import ray
 
     if ray.is_initialized():

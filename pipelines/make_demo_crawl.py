@@ -3,7 +3,8 @@
 
 Photos ship inside installed libraries (scikit-image, matplotlib, imgaug) and are cropped anew for every pair; drawn
 images come from corpus/scenes.py. Captions are English in OUTPUT/en and Chinese in OUTPUT/zh. About a third of the
-pairs carry the dirt that the eight cleaning rules exist for, and a few images are damaged.
+pairs carry the dirt that the eight cleaning rules exist for, and a few images are damaged. OUTPUT/dialogues holds
+chat.json, dialogues about drawn scenes in LLaVA's form, and their images.
 """
 
 import argparse
@@ -171,6 +172,25 @@ def write_shard(folder: Path, shard: int, pairs: list[RawPair]) -> None:
     pq.write_table(pa.Table.from_pylist(rows), folder / f"{shard:05d}.parquet")
 
 
+def write_dialogues(folder: Path, seed: int, number: int) -> None:
+    """Write chat.json and images/: questions and answers about drawn scenes, every fifth dialogue without an image."""
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    dialogues = []
+    for i in range(number):
+        drawn = scene(f"{seed}/dialogue/{i}", 224)
+        turns = [("human", "<image>\nWhat do you see?"), ("gpt", drawn.caption_en + "."),
+                 ("human", "And the background?"), ("gpt", f"It is {drawn.background}.")]  # fmt: skip
+        entry = {"id": str(i), "image": f"{i:04d}.jpg"}
+        if i % 5 == 4:
+            turns = [("human", f"What is {i} plus {i % 7}?"), ("gpt", f"{i} plus {i % 7} is {i + i % 7}.")]
+            entry = {"id": str(i)}
+        else:
+            drawn.image.save(folder / "images" / entry["image"], quality=88)
+        entry["conversations"] = [{"from": speaker, "value": text} for speaker, text in turns]
+        dialogues.append(entry)
+    (folder / "chat.json").write_text(json.dumps(dialogues, indent=1))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog="example:\n  python pipelines/make_demo_crawl.py --output demo/raw",
@@ -187,6 +207,7 @@ def main() -> None:
         for shard in range(args.shards):
             first = shard * args.pairs
             write_shard(folder, shard, [make_pair(args.seed, first + i, language) for i in range(args.pairs)])
+    write_dialogues(Path(args.output) / "dialogues", args.seed, args.pairs)
     print(f"raw crawl: {2 * args.shards} shards, {2 * args.shards * args.pairs} pairs in {args.output}")
 
 

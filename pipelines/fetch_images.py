@@ -286,7 +286,8 @@ class FetchRun:
         if failed.kind in _UNREACHABLE:
             self._lost.add(host)
             if len(self._lost) >= LOST_HOSTS and not self._settled:
-                raise BlownFuse(f"{LOST_HOSTS} hosts one after another are out of reach; is there a network? {failed}")
+                why = f"{LOST_HOSTS} hosts one after another are out of reach; is there a network?"
+                raise BlownFuse(f"{why} Last: {failed.detail}")
         elif failed.kind != "host_unavailable":
             self._lost.clear()
         self._failures[host] += 1

@@ -187,9 +187,10 @@ def checked_url(url: str | URL, allow_private: bool) -> URL:
     if len(str(url)) > _LONGEST_URL:
         raise FetchError("bad_url", f"{len(str(url))} characters")
     try:
-        parsed = URL(url).with_fragment(None)
+        parsed = URL(url)
         host = parsed.host
-        parsed = parsed.with_user(None) if host else parsed
+        parsed = parsed.with_fragment(None) if parsed.raw_fragment else parsed
+        parsed = parsed.with_user(None) if host and "@" in parsed.raw_authority else parsed
     except (ValueError, TypeError) as error:
         raise FetchError("bad_url", f"{error}"[:200]) from None
     if parsed.scheme not in ("http", "https") or not host:

@@ -1,6 +1,7 @@
 """Synthetic OCR against upstream SynthDoG: CPU seconds per image, where ours go, and whether the images are alike.
 
     python benchmarks/synth_ocr.py --upstream DONUT/synthdog --images 300
+    python benchmarks/synth_ocr.py --upstream DONUT/synthdog --language zh --font uming.ttc
 
 Upstream's template runs unmodified (its own resources, its own `generate`, on synth_ocr/compat.py); ours gets the same
 fonts, corpus, photos and paper. Images alternate, so both see the same load of the machine; JPEG encoding is included.
@@ -46,10 +47,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--upstream", required=True, type=Path, metavar="PATH", help="the synthdog folder of donut")
     parser.add_argument("--language", choices=("en", "zh"), default="en")
+    parser.add_argument("--font", action="append", metavar="FILE", help="for both, in place of upstream's own fonts")
     parser.add_argument("--images", type=int, default=40, help="of each; default: 40")
     args = parser.parse_args()
     cv2.setNumThreads(1)
-    ours, theirs = _ours(args.upstream, args.language), _theirs(args.upstream, args.language)
+    fonts = args.font or sorted(
+        map(str, (args.upstream / "resources" / "font" / args.language).resolve().glob("*.[to]tf"))
+    )
+    if not fonts:
+        sys.exit(f"error: upstream's checkout has no fonts for {args.language}: name some with --font")
+    ours, theirs = _ours(args.upstream, args.language, fonts), _theirs(args.upstream, args.language, fonts)
     ours(0), theirs(0)  # imports, caches
     seconds, rows = {"ours": 0.0, "upstream": 0.0}, {"ours": [], "upstream": []}
     for i in range(args.images):
@@ -63,14 +70,9 @@ def main() -> None:
     _print_statistics(rows)
 
 
-def _ours(upstream: Path, language: str):
+def _ours(upstream: Path, language: str, fonts: list[str]):
     resources = upstream / "resources"
-    files = sorted((resources / "font" / language).glob("*.[to]tf"))
-    if not files:
-        sys.exit(
-            f"error: no fonts in {resources / 'font' / language}: upstream must be a full checkout of donut/synthdog"
-        )
-    faces = [load_face(Face(file.stem, language, "", "", str(file))) for file in files]
+    faces = [load_face(Face(Path(file).stem, language, "", "", file)) for file in fonts]
     text = (resources / "corpus" / f"{language}wiki.txt").read_text(encoding="utf-8")
     photos = [decode_photo(path.read_bytes()) for path in sorted((resources / "background").iterdir())]
     papers = [decode_photo(path.read_bytes(), grey=True) for path in sorted((resources / "paper").iterdir())]
@@ -84,13 +86,15 @@ def _ours(upstream: Path, language: str):
     return make
 
 
-def _theirs(upstream: Path, language: str):
+def _theirs(upstream: Path, language: str, fonts: list[str]):
     synthtiger = import_synthtiger()
     os.chdir(upstream)  # its configuration names its resources so
     sys.path.insert(0, str(upstream.resolve()))
     from template import SynthDoG
 
-    template = SynthDoG(synthtiger.read_config(f"config_{language}.yaml"))
+    config = synthtiger.read_config(f"config_{language}.yaml")
+    config["document"]["content"]["font"] |= {"paths": fonts, "weights": [1] * len(fonts)}
+    template = SynthDoG(config)
     inner, kept = template.document.generate, {}
 
     def keep(size):

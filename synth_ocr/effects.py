@@ -101,7 +101,7 @@ def add_noise(picture: np.ndarray, rng: np.random.Generator, deviation: float) -
     """Add Gaussian noise, the same in all channels."""
     height, width = picture.shape[:2]
     levels = np.round(_normal_quantiles() * deviation).astype(np.int16)
-    noise = levels[np.frombuffer(rng.bytes(2 * height * width), np.uint16)].reshape(height, width)
+    noise = np.take(levels, np.frombuffer(rng.bytes(2 * height * width), np.uint16)).reshape(height, width)
     return cv2.add(picture, cv2.merge([noise, noise, noise]), dtype=cv2.CV_8U)
 
 

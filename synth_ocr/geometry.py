@@ -95,6 +95,9 @@ def _mask(quad: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def _lay_over(below: np.ndarray, above: np.ndarray, mask: np.ndarray) -> None:
     cv2.copyTo(above, cv2.compare(mask, 255, cv2.CMP_EQ), below)
-    edge = np.nonzero(cv2.inRange(mask, 1, 254))
+    edge = cv2.findNonZero(cv2.inRange(mask, 1, 254))
+    if edge is None:  # the sheet's edges lie on pixel borders
+        return
+    edge = (edge[:, 0, 1], edge[:, 0, 0])
     share = mask[edge][:, None] / np.float32(255)
     below[edge] = np.round(below[edge] * (1 - share) + above[edge] * share)

@@ -13,6 +13,7 @@ from synth_ocr.glyphs import Typeface
 
 _INK = 32  # coverage (of 255) from which a pixel counts as ink
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]")
+_MARGIN = 3  # pixels: distortion moves ink by one at most, and cubic interpolation looks two further
 _LONGEST = 512  # characters that one line is cut from
 
 
@@ -114,10 +115,13 @@ class LineSetter:
         self.size = row if vertical else row / (face.ascent + face.descent)
         self._font = face.font(self.size)
         self._companion = face.companion_font(self.size) if face.companion else None
+        self._lengths: dict[str, float] = {}
 
     def length(self, text: str) -> float:
         """Return the advance of `text` in pixels, with kerning."""
-        return sum(font.getlength(run, **self._options()) for run, font in self._runs(text))
+        if text not in self._lengths:
+            self._lengths[text] = sum(font.getlength(run, **self._options()) for run, font in self._runs(text))
+        return self._lengths[text]
 
     def draw(self, text: str, left: float, top: float) -> Drawn | None:
         """Draw a line whose advance box starts at (left, top) on the page; None when it leaves no ink."""
@@ -127,20 +131,21 @@ class LineSetter:
         across, along = int(self.row) + 2 * pad + 2, int(length) + 2 * pad + 2
         picture = Image.new("L", (across, along) if self.vertical else (along, across))
         self._draw_runs(ImageDraw.Draw(picture), text, left - x, top - y)
-        start = top - y if self.vertical else left - x
+        x, y, coverage = _trim(picture, x, y)
         wide, high = (self.row, length) if self.vertical else (length, self.row)
         box = (left, top, left + wide, top + high)
-        line = Drawn(text, np.asarray(picture), x, y, start, box, self)
+        line = Drawn(text, coverage, x, y, top - y if self.vertical else left - x, box, self)
         return line if line.ink() else None
 
     def _draw_runs(self, draw: ImageDraw.ImageDraw, text: str, x: float, y: float) -> None:
         for run, font in self._runs(text):
             if self.vertical:
                 draw.text((x + self.row / 2, y), run, 255, font, anchor="mt", **self._options())
-                y += font.getlength(run, **self._options())
             else:
                 draw.text((x, y + self.face.ascent * self.size), run, 255, font, anchor="ls", **self._options())
-                x += font.getlength(run, **self._options())
+            if len(run) < len(text):  # another run follows or went before
+                advance = font.getlength(run, **self._options())
+                x, y = (x, y + advance) if self.vertical else (x + advance, y)
 
     def _runs(self, text: str) -> Iterator[tuple[str, ImageFont.FreeTypeFont]]:
         if self._companion is None:
@@ -157,13 +162,22 @@ class LineSetter:
         return {"direction": "ttb"} if self.vertical else {"direction": "ltr"}
 
 
+def _trim(picture: Image.Image, x: int, y: int) -> tuple[int, int, np.ndarray]:
+    """Cut off what is blank; return the corner's new position and the rest, with the margin that `distort` reaches."""
+    left, top, right, bottom = picture.getbbox() or (0, 0, 1, 1)
+    left, top = max(left - _MARGIN, 0), max(top - _MARGIN, 0)
+    trimmed = picture.crop((left, top, min(right + _MARGIN, picture.width), min(bottom + _MARGIN, picture.height)))
+    return x + left, y + top, np.asarray(trimmed)
+
+
 def distort(coverage: np.ndarray, rng: np.random.Generator, alpha: float, sigma: float) -> np.ndarray:
     """Move each pixel by up to `alpha` pixels at random; `sigma` (pixels) smooths the moves. Elastic distortion."""
     height, width = coverage.shape
     moves = np.frombuffer(rng.bytes(2 * height * width), np.int8).reshape(2, height, width).astype(np.float32)
     moves *= alpha / 128
     if sigma > 0.15:  # below, a 5 x 5 kernel is the identity in float32
-        moves = np.stack([cv2.GaussianBlur(m, (5, 5), sigma) for m in moves])
+        for move in moves:
+            cv2.GaussianBlur(move, (5, 5), sigma, dst=move)
     moves[0] += np.arange(width, dtype=np.float32)
     moves[1] += np.arange(height, dtype=np.float32)[:, None]
     return cv2.remap(coverage, moves[0], moves[1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)

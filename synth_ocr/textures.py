@@ -47,20 +47,28 @@ def paper(texture: np.ndarray, rng: np.random.Generator, size: tuple[int, int], 
 def crumpled_paper(rng: np.random.Generator, size: tuple[int, int] = (576, 768)) -> np.ndarray:
     """Make the picture (uint8, height x width) of a crumpled sheet in raking light, its levels spread evenly.
 
-    Folds of all sizes are creases in a height field, |distance to a line|; its slope towards the light is the picture.
+    Creases of all sizes are where smooth noise changes its sign, |noise|; the slope of their sum is what light shows.
     """
     width, height = size
-    y, x = np.mgrid[0:height, 0:width].astype(np.float32) / max(size)
-    x, y = _ripple(rng, x, y), _ripple(rng, y, x)
-    surface = np.zeros((height, width), np.float32)
-    for fold in range(40):
-        angle, at = rng.uniform(0, np.pi), rng.uniform(-0.2, 1.2)
-        surface += np.abs(x * np.cos(angle) + y * np.sin(angle) - at) * rng.normal() / (1 + fold / 12)
-    light = rng.uniform(0, 2 * np.pi)
-    slope = np.cos(light) * np.gradient(surface, axis=1) + np.sin(light) * np.gradient(surface, axis=0)
-    slope = cv2.GaussianBlur(slope, (0, 0), rng.uniform(1, 4)) + 0.08 * slope.std() * _clouds(rng, size)
-    grain = rng.normal(0, 0.03, (height, width)).astype(np.float32)
-    return _spread_levels(slope / slope.std() + grain)
+    surface = _creases(rng, size)
+    towards = rng.uniform(0, 2 * np.pi)
+    slope = np.cos(towards) * np.gradient(surface, axis=1) + np.sin(towards) * np.gradient(surface, axis=0)
+    slope = cv2.GaussianBlur(slope, (0, 0), rng.uniform(2, 4))
+    light = _smooth_noise(rng, 3, size) * rng.uniform(0.5, 1.5)
+    grain = rng.normal(0, 0.04, (height, width)).astype(np.float32)
+    return _spread_levels(slope / slope.std() + light + grain)
+
+
+def _creases(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+    """Return a height field, turned by a random angle, so that the noise's grid does not show."""
+    side = int(1.5 * max(size))
+    surface = np.zeros((side, side), np.float32)
+    for cells in (3, 5, 8, 13, 21):
+        noise = _smooth_noise(rng, cells, (side, side)) + 0.3 * rng.normal()
+        surface += np.abs(noise) * rng.uniform(0.5, 1.5) / cells**1.5
+    turn = cv2.getRotationMatrix2D((side / 2, side / 2), rng.uniform(0, 360), 1)
+    turn[:, 2] -= (side - size[0]) / 2, (side - size[1]) / 2
+    return cv2.warpAffine(surface, turn, size, borderMode=cv2.BORDER_REFLECT)
 
 
 def colour_clouds(rng: np.random.Generator, size: tuple[int, int] = (640, 640)) -> np.ndarray:
@@ -75,16 +83,12 @@ def _clouds(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     """Sum noise over octaves: zero mean, unit deviation."""
     total = np.zeros((size[1], size[0]), np.float32)
     for octave in range(1, 8):
-        cells = 2**octave
-        noise = rng.normal(size=(cells, cells)).astype(np.float32)
-        total += cv2.resize(noise, size, interpolation=cv2.INTER_CUBIC) / cells
+        total += _smooth_noise(rng, 2**octave, size) / 2**octave
     return (total - total.mean()) / total.std()
 
 
-def _ripple(rng: np.random.Generator, along: np.ndarray, across: np.ndarray) -> np.ndarray:
-    """Bend coordinates a little, so that folds are not ruler-straight."""
-    frequency, phase = rng.uniform(4, 12), rng.uniform(0, 2 * np.pi)
-    return along + 0.02 * np.sin(frequency * across + phase) + 0.01 * np.sin(2.7 * frequency * along + phase)
+def _smooth_noise(rng: np.random.Generator, cells: int, size: tuple[int, int]) -> np.ndarray:
+    return cv2.resize(rng.normal(size=(cells, cells)).astype(np.float32), size, interpolation=cv2.INTER_CUBIC)
 
 
 def _spread_levels(values: np.ndarray) -> np.ndarray:

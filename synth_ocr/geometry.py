@@ -98,6 +98,6 @@ def _lay_over(below: np.ndarray, above: np.ndarray, mask: np.ndarray) -> None:
     edge = cv2.findNonZero(cv2.inRange(mask, 1, 254))
     if edge is None:  # the sheet's edges lie on pixel borders
         return
-    edge = (edge[:, 0, 1], edge[:, 0, 0])
+    edge = tuple(edge.reshape(-1, 2).T[::-1])  # OpenCV 4 and 5 shape it differently; (x, y) to (row, column)
     share = mask[edge][:, None] / np.float32(255)
     below[edge] = np.round(below[edge] * (1 - share) + above[edge] * share)

@@ -20,7 +20,7 @@ class Run:
 
     `turns` is the number of clockwise quarter turns of the glyphs, None when slanted (never merged); `vertical` is
     True for text set from top to bottom with upright glyphs; `spaced` tells whether the raw text began and ended
-    with white space.
+    with white space; runs of different `block`s (paragraphs, table cells), where the source has such, never join.
     """
 
     text: str
@@ -29,6 +29,7 @@ class Run:
     turns: int | None
     vertical: bool
     spaced: tuple[bool, bool]
+    block: int = 0
 
 
 def merge_runs(runs: list[Run], width: int, height: int) -> list[Line]:
@@ -45,7 +46,7 @@ def merge_runs(runs: list[Run], width: int, height: int) -> list[Line]:
 
 def _join(a: Run, b: Run) -> Run | None:
     """Return both as one run, or None where they are not neighbours on one line."""
-    if a.turns is None or (a.turns, a.vertical) != (b.turns, b.vertical):
+    if a.turns is None or (a.turns, a.vertical, a.block) != (b.turns, b.vertical, b.block):
         return None
     box_a, box_b = bounds(a.quad), bounds(b.quad)
     flow = (a.turns + a.vertical + 2 * (is_right_to_left(a.text) and is_right_to_left(b.text))) % 4

@@ -1,0 +1,168 @@
+"""Chromium through pyppeteer, offline and leashed.
+
+pyppeteer talks to the browser over a pipe instead of a TCP port: the browser can then live in a network namespace
+without any interface, and no other process of the machine can reach its debugging port. `renderers.sentry` stands
+between, so that no process survives the job.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from pyppeteer.browser import Browser as _Browser
+from pyppeteer.connection import Connection
+from pyppeteer.errors import NetworkError, PageError
+from websockets.exceptions import ConnectionClosedError
+
+from renderers.sentry import OUT_OF_MEMORY
+
+_ROOT = Path(__file__).resolve().parent.parent
+_NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+_FLAGS = (
+    "--headless", "--remote-debugging-pipe", "--no-first-run", "--no-default-browser-check", "--mute-audio",
+    "--disable-gpu", "--disable-dev-shm-usage", "--disable-extensions", "--disable-breakpad", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--disable-default-apps", "--disable-logging",
+    "--disable-domain-reliability", "--disable-client-side-phishing-detection", "--disable-remote-fonts",
+    "--disable-features=Translate,MediaRouter,OptimizationHints,DialMediaRouteProvider,CalculateNativeWinOcclusion",
+    # One picture for one page: no scroll bars, no device scale, no subpixel colours, no hinting to a pixel grid.
+    "--hide-scrollbars", "--force-device-scale-factor=1", "--disable-lcd-text", "--font-render-hinting=none",
+    "--force-color-profile=srgb",
+    # The layers against the network, under the interception of every request: names do not resolve, and whatever
+    # needs none goes to a proxy that does not exist, loopback included.
+    "--host-resolver-rules=MAP * ~NOTFOUND", "--proxy-server=http://127.0.0.1:9", "--proxy-bypass-list=<-loopback>",
+)  # fmt: skip
+
+logging.getLogger("pyppeteer").setLevel(logging.CRITICAL)  # it logs every page it loses; the ledger does
+
+
+class BrowserLost(Exception):
+    """The browser is gone or hangs. `kind` is the ledger's error kind."""
+
+    def __init__(self, kind: str, detail: str):
+        super().__init__(detail)
+        self.kind = kind
+
+
+# What pyppeteer raises when the browser or a page vanishes under it.
+LOST = (NetworkError, PageError, ConnectionError, asyncio.InvalidStateError, AttributeError, KeyError)
+
+
+def find_chromium(path: str | None = None) -> str:
+    """Return the browser's path. FileNotFoundError says what to install."""
+    found = shutil.which(path) if path else next(filter(None, map(shutil.which, _NAMES)), None)
+    if not found:
+        wanted = path or ", ".join(_NAMES)
+        raise FileNotFoundError(f"no browser found ({wanted}): install Chromium, for example `apt install chromium`")
+    return os.path.realpath(found)
+
+
+class _Pipe:
+    """The two ends of Chromium's debugging pipe, with the face of the WebSocket that pyppeteer expects."""
+
+    def __init__(self, reads: int, writes: int):
+        self._reads, self._writes = os.fdopen(reads, "rb", 0), os.fdopen(writes, "wb", 0)
+
+    async def __aenter__(self) -> "_Pipe":
+        loop = asyncio.get_running_loop()
+        self._reader = asyncio.StreamReader(limit=1 << 30, loop=loop)
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(self._reader, loop=loop), self._reads)
+        transport, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, self._writes)
+        self._writer = asyncio.StreamWriter(transport, protocol, None, loop)
+        return self
+
+    async def __aexit__(self, *error) -> None:
+        await self.close()
+
+    async def recv(self) -> str:
+        try:
+            return (await self._reader.readuntil(b"\0"))[:-1].decode()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            raise ConnectionClosedError(None, None) from None
+
+    async def send(self, message: str) -> None:
+        try:
+            self._writer.write(message.encode() + b"\0")
+            await self._writer.drain()
+        except ConnectionError:
+            raise ConnectionClosedError(None, None) from None
+
+    async def close(self) -> None:
+        self._writer.close()
+        with contextlib.suppress(OSError):
+            self._reads.close()
+
+
+class _PipeConnection(Connection):
+    """pyppeteer's connection, over a pipe. Its constructor opens a WebSocket, so the fields are set here."""
+
+    def __init__(self, pipe: _Pipe, loop: asyncio.AbstractEventLoop):
+        super(Connection, self).__init__()
+        self._url, self._lastId, self._callbacks, self._delay = "pipe:", 0, {}, 0
+        self._loop, self._sessions, self._connected, self._closeCallback = loop, {}, False, None
+        self._ws = pipe
+        self._recv_fut = loop.create_task(self._recv_loop())
+
+
+class Chromium:
+    """One browser. `start` and `stop` as often as needed; `browser` is pyppeteer's while it runs.
+
+    `memory` caps what the tree of its processes keeps resident, in bytes.
+    """
+
+    def __init__(self, executable: str | None = None, memory: int = 3 << 30):
+        self.executable, self._memory = find_chromium(executable), memory
+        self._sentry: subprocess.Popen | None = None
+        self.browser: _Browser | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether the browser has been started and not ended by itself."""
+        return self._sentry is not None and self._sentry.poll() is None
+
+    async def start(self) -> None:
+        """Start the browser and connect to it. BrowserLost when it does not come up within 60 seconds."""
+        profile = tempfile.mkdtemp(prefix="gristmill-chromium-")
+        to_browser, from_browser = os.pipe(), os.pipe()
+        command = [self.executable, *_FLAGS, f"--user-data-dir={profile}"]
+        if os.geteuid() == 0:
+            command.append("--no-sandbox")  # Chromium refuses to run as root otherwise; better not to be root
+        self._sentry = subprocess.Popen(
+            [sys.executable, "-m", "renderers.sentry", profile, str(self._memory), str(to_browser[0]),
+             str(from_browser[1]), *command, "about:blank"],
+            pass_fds=(to_browser[0], from_browser[1]), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, cwd=_ROOT, env=_environment(profile),
+        )  # fmt: skip
+        os.close(to_browser[0]), os.close(from_browser[1])
+        connection = _PipeConnection(_Pipe(from_browser[0], to_browser[1]), asyncio.get_running_loop())
+        try:
+            creation = _Browser.create(connection, [], False, None, None, connection.dispose)
+            self.browser = await asyncio.wait_for(creation, 60)
+        except (TimeoutError, *LOST) as error:
+            await self.stop()
+            raise BrowserLost("crash", f"{self.executable} did not start: {error!r}") from None
+
+    async def stop(self) -> str:
+        """End every process of the browser; return why it had ended, if it had: "memory", "crash" or ""."""
+        if self._sentry is None:
+            return ""
+        ended = self._sentry.poll()
+        if self.browser is not None:
+            with contextlib.suppress(Exception):
+                await self.browser._connection.dispose()
+        self._sentry.stdin.close()
+        status = await asyncio.to_thread(self._sentry.wait)
+        self._sentry = self.browser = None
+        if status == OUT_OF_MEMORY:
+            return "memory"
+        return "crash" if ended is not None else ""
+
+
+def _environment(profile: str) -> dict[str, str]:
+    kept = {key: os.environ[key] for key in ("PATH", "LANG", "LD_LIBRARY_PATH") if key in os.environ}
+    return kept | {"HOME": profile, "TMPDIR": profile, "PYTHONPATH": str(_ROOT), "TZ": "UTC"}

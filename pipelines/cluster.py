@@ -140,6 +140,28 @@ def _result(ray, reference, split):
         ) from error
 
 
+def train(work: Callable[[Any], None], argument: Any, *, ranks: int, gpu: bool, retries: int, logs: Path) -> None:
+    """Run `work(argument)` in `ranks` processes that torch.distributed joins, by Ray Train.
+
+    When a process dies, all are started again, up to `retries` times. `logs` must lie on storage all nodes share.
+    Raises SplitFailed with the cause when they do not end well.
+    """
+    _start_ray(None if gpu else ranks)
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    trainer = TorchTrainer(
+        lambda config: work(config["argument"]),
+        train_loop_config={"argument": argument},
+        scaling_config=ScalingConfig(num_workers=ranks, use_gpu=gpu),
+        run_config=RunConfig(storage_path=str(logs), failure_config=FailureConfig(max_failures=retries)),
+    )
+    try:
+        trainer.fit()
+    except Exception as error:  # Ray Train wraps what a rank raised in classes of its own, which differ by version
+        raise SplitFailed(f"training failed: {error}") from error
+
+
 def stop() -> None:
     """Shut down a local Ray that this process started."""
     if "ray" in sys.modules:

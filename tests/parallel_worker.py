@@ -15,7 +15,7 @@ from trainer.stages import Settings
 from trainer.weights import fill, random_source
 
 
-def run_case(spec: dict) -> None:
+def run_case(spec: dict) -> parallel.World:
     """Take `steps` steps; rank 0 saves the records, the last gradients and the weights to `out`."""
     config = ModelConfig.from_dict(spec["config"])
     values = {**spec["settings"], "trains": tuple(spec["settings"]["trains"])}
@@ -35,15 +35,13 @@ def run_case(spec: dict) -> None:
     gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
     full = {n: g.full_tensor() if hasattr(g, "full_tensor") else g for n, g in gradients.items()}
     weights = checkpoint.full_tensors(model, world)
-    if spec.get("save"):
-        checkpoint.save(spec["save"], spec["steps"], model, run.optimizer, {}, 1, world)
     if world.rank == 0:
         torch.save({"records": records, "gradients": full, "weights": weights}, spec["out"])
+    return world
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     with open(sys.argv[1]) as cases:
-        for case in json.load(cases):
-            run_case(case)
-    parallel.leave_world()
+        worlds = [run_case(case) for case in json.load(cases)]
+    parallel.leave_world(worlds[0])

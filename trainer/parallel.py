@@ -25,6 +25,7 @@ class World:
     rank: int = 0
     size: int = 1
     mesh: DeviceMesh | None = None
+    joined: bool = False  # by us; Ray Train joins, and leaves, by itself
 
     @property
     def dp_rank(self) -> int:
@@ -66,15 +67,16 @@ def join_world(settings: Settings, device: str) -> World:
         torch.cuda.set_device(local)
     if size == 1 and settings.precision == "fp32":
         return World(local)
-    if not dist.is_initialized():
+    joined = not dist.is_initialized()
+    if joined:
         store = {} if size > 1 else {"store": dist.HashStore(), "rank": 0, "world_size": 1}
         dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=timedelta(minutes=30), **store)
     shape = (size // settings.tensor_parallel, settings.tensor_parallel)
-    return World(local, rank, size, init_device_mesh(device, shape, mesh_dim_names=("dp", "tp")))
+    return World(local, rank, size, init_device_mesh(device, shape, mesh_dim_names=("dp", "tp")), joined)
 
 
-def leave_world() -> None:
-    if dist.is_initialized():
+def leave_world(world: World) -> None:
+    if world.joined:
         dist.destroy_process_group()
 
 

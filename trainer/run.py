@@ -1,7 +1,8 @@
 """One run of one stage, from a stage folder to an export: put together here, for the command line and for Ray alike."""
 
 import signal
-from contextlib import ExitStack
+import threading
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def run_stage(job: Job) -> None:
         parallel.optimise(model, settings)
         _train(job, run, folder, record, state["step"] if found else 0)
     finally:
-        parallel.leave_world()
+        parallel.leave_world(world)
 
 
 def _start_folder(job: Job) -> Path | None:
@@ -181,11 +182,9 @@ def _train(job: Job, run: Run, folder: StageFolder, record: dict, first: int) ->
         pad_to=folder.max_tokens if settings.compile else 8,
     )
     stream = batches(dataset, run.plan, first, settings.steps, settings.workers, world.device.type == "cuda")
-    asked = []
-    before = signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
     with ExitStack() as stack:
+        asked = stack.enter_context(_sigterm())
         progress = stack.enter_context(Progress(job.output, first, settings.steps)) if world.rank == 0 else None
-        stack.callback(signal.signal, signal.SIGTERM, before)
         if progress:
             progress.note(_announce(run, folder, first))
         for step in range(first, settings.steps):
@@ -201,6 +200,20 @@ def _train(job: Job, run: Run, folder: StageFolder, record: dict, first: int) ->
                 return
         _export(job, run, folder, record)
         _say(progress, f"exported to {job.output / 'export'}")
+
+
+@contextmanager
+def _sigterm():
+    """A list that is no longer empty once SIGTERM has come. Only a main thread can listen (Ray Train's is none)."""
+    asked: list[bool] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _say(progress: Progress | None, text: str) -> None:

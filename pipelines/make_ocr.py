@@ -21,7 +21,7 @@ import cv2
 import fsspec
 import numpy as np
 import pyarrow as pa
-from PIL import Image
+from PIL import Image, features
 
 from corpus.catalog import find, load_catalog
 from corpus.folder import OutputFolder, digest
@@ -33,7 +33,8 @@ from pipelines import job
 from synth_ocr import fonts, settings
 from synth_ocr.document import Line, NoText, Picture, compose
 from synth_ocr.glyphs import Typeface, load_face
-from synth_ocr.sources import PHOTO_SUFFIXES, BadCorpus, Corpus, Photos, built_in_corpus, load_papers
+from synth_ocr.passages import BadCorpus, Corpus, built_in_corpus
+from synth_ocr.photos import SUFFIXES, Photos, load_papers
 
 PASSAGE = 8192  # characters; the smallest text on the largest page needs about 6,000
 SCORES = {
@@ -132,9 +133,9 @@ def _photos(patterns: list[str]) -> list[str]:
     found = []
     for pattern in patterns:
         if "://" not in pattern and Path(pattern).is_dir():
-            inside = sorted(p for p in Path(pattern).rglob("*") if p.suffix.lower() in (*PHOTO_SUFFIXES, ".tar"))
+            inside = sorted(p for p in Path(pattern).rglob("*") if p.suffix.lower() in (*SUFFIXES, ".tar"))
             if not inside:
-                raise job.UserError(f"{pattern} holds no photos ({', '.join(PHOTO_SUFFIXES)}) and no shards")
+                raise job.UserError(f"{pattern} holds no photos ({', '.join(SUFFIXES)}) and no shards")
             found += [str(path.resolve()) for path in inside]
         else:
             found += job.find_inputs([pattern])
@@ -143,6 +144,8 @@ def _photos(patterns: list[str]) -> list[str]:
 
 def open_sources(faces, corpus: list[str], backgrounds: list[str], papers: list[str]) -> Sources:
     """Open all that images are made from. Raises FontError, BadCorpus or BadImage."""
+    if not features.check("raqm"):
+        raise fonts.FontError("this Pillow was built without Raqm, which sets text; install Pillow's own wheel")
     cv2.setNumThreads(1)  # one worker, one core
     language = faces[0][0].language
     typefaces = [load_face(face, companion) for face, companion in faces]
@@ -162,8 +165,13 @@ def _settings(args, recipe: settings.Settings, faces, files) -> dict:
         "corpus": _named_sizes(corpus or [built_in_corpus(args.language)]),
         "backgrounds": digest(_named_sizes(backgrounds)) if backgrounds else "built in",
         "papers": digest(_named_sizes(papers)) if papers else "built in",
-        "libraries": {name: version(name) for name in ("numpy", "pillow", "opencv-python-headless", "scikit-image")},
+        "libraries": _libraries(),
     }
+
+
+def _libraries() -> dict[str, str]:
+    drawing = {name: features.version(name) for name in ("pil", "freetype2", "raqm", "jpg")}
+    return {"numpy": np.__version__, "opencv": cv2.__version__, "scikit-image": version("scikit-image"), **drawing}
 
 
 def _sha256(path: str) -> str:

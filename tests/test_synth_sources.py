@@ -1,6 +1,7 @@
 """Passages and photos drawn from files."""
 
 import json
+import tarfile
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ from PIL import Image
 
 from corpus.records import BadImage, Sample, to_members
 from corpus.shards import ShardWriter
-from synth_ocr.sources import BadCorpus, Corpus, Photos, built_in_corpus, load_papers
+from synth_ocr.passages import BadCorpus, Corpus, built_in_corpus
+from synth_ocr.photos import Photos, load_papers
 
 
 def rng(*seed):
@@ -123,6 +125,20 @@ def test_photos_are_drawn_evenly_from_files_and_shards(tmp_path):
     counts = [names.count(name) for name in ("a.jpg", "b.png", "c.tar sample 0", "c.tar sample 1")]
     assert sum(counts) == 400 and min(counts) > 70
     assert photos.pick(rng(0))[0].shape == (8, 8, 3)
+
+
+def test_a_tar_of_photos_needs_no_index(tmp_path):
+    with tarfile.open(tmp_path / "coco.tar", "w") as tar:
+        for i in range(3):
+            Image.new("RGB", (8, 8), (i * 80,) * 3).save(tmp_path / f"{i}.JPG")
+            (tmp_path / f"{i}.json").write_text("{}")
+            tar.add(tmp_path / f"{i}.JPG", f"train/{i}.JPG")
+            tar.add(tmp_path / f"{i}.json", f"train/{i}.json")
+    photos = Photos([str(tmp_path / "coco.tar")])
+    assert {int(photos.pick(rng(i))[0].mean()) // 70 for i in range(30)} == {0, 1, 2}
+    (tmp_path / "bad.tar").write_bytes(b"no tar" * 200)
+    with pytest.raises(BadImage, match=r"bad\.tar"):
+        Photos([str(tmp_path / "bad.tar")])
 
 
 def test_photos_behave_on_real_and_on_broken_files(shared_data):

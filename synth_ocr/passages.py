@@ -1,4 +1,4 @@
-"""Where passages and photos come from: files too large to hold, read at random places.
+"""Where passages come from: files too large to hold, read at random places.
 
 A passage starts at a byte drawn uniformly from all files, so a long article is met as often as its length says, and its
 beginning no more often than its end. Text files and JSON lines are read at that byte; nothing is scanned or indexed.
@@ -7,10 +7,8 @@ beginning no more often than its end. Text files and JSON lines are read at that
 import codecs
 import json
 import re
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from functools import cache, lru_cache
-from importlib.util import find_spec
+from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
 from pydoc_data.topics import topics
@@ -18,22 +16,14 @@ from pydoc_data.topics import topics
 import fsspec
 import numpy as np
 
-from corpus.records import BadImage
 from corpus.shards import IndexedShard
 from synth_ocr.fonts import everyday_chinese
-from synth_ocr.textures import colour_clouds, crumpled_paper, decode_photo
 
 TEXT_SUFFIXES = (".txt", ".jsonl", ".tar")
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 _BLOCK = 1 << 16
 _LONGEST_LINE = 1 << 26
-_CACHED_BYTES = 256 << 20  # of decoded photos, in each worker
 # The rest of a word that the reading began in; scripts without blanks have no such rest.
 _REST_OF_WORD = re.compile(r"^[^\s\u2e80-\uffef]{1,40}\s+")
-_PHOTOS_IN_SKIMAGE = (
-    "astronaut.png", "brick.png", "camera.png", "cell.png", "chelsea.png", "coffee.png", "coins.png", "grass.png",
-    "gravel.png", "hubble_deep_field.jpg", "ihc.png", "moon.png", "motorcycle_left.png", "retina.jpg", "rocket.jpg",
-)  # fmt: skip
 
 
 class BadCorpus(Exception):
@@ -176,77 +166,3 @@ def _invented_chinese(length: int) -> str:
 def _cut(text: str, share: float) -> str:
     at = int(len(text) * share)
     return _REST_OF_WORD.sub("", text[at:], count=1) if at else text
-
-
-class Photos:
-    """Photos to lie behind the page, from image files and shards; without any, scikit-image's and coloured clouds.
-
-    Decoded photos are kept, the most recently used ones, up to a fixed number of bytes.
-    """
-
-    def __init__(self, files: Sequence[str]):
-        self._shards = {file: _open_shard(file) for file in files if file.endswith(".tar")}
-        self._files = list(files) or _built_in()
-        self._ends = list(accumulate(len(self._shards[f]) if f in self._shards else 1 for f in self._files))
-        if not self._ends[-1]:
-            raise BadImage("no_backgrounds", f"the background shards are empty: {', '.join(files)}")
-        self._cache: OrderedDict[int, np.ndarray] = OrderedDict()
-        self._bytes = 0
-
-    def pick(self, rng: np.random.Generator) -> tuple[np.ndarray, str]:
-        """Return a random photo (uint8, height x width x 3) and its name. BadImage names the photo at fault."""
-        chosen = int(rng.integers(self._ends[-1]))
-        number = int(np.searchsorted(self._ends, chosen, side="right"))
-        inner = chosen - (self._ends[number - 1] if number else 0)
-        name = Path(self._files[number]).name + (f" sample {inner}" if self._files[number] in self._shards else "")
-        if chosen not in self._cache:
-            try:
-                self._remember(chosen, self._decode(self._files[number], inner))
-            except BadImage as error:
-                raise BadImage(error.kind, f"background {name}: {error}") from None
-        self._cache.move_to_end(chosen)
-        return self._cache[chosen], name
-
-    def _decode(self, file: str, inner: int) -> np.ndarray:
-        if file.startswith("clouds-"):
-            return colour_clouds(np.random.default_rng([20260101, int(file[7:])]))
-        if file not in self._shards:
-            with fsspec.open(file, "rb") as stream:
-                return decode_photo(stream.read())
-        key, members = self._shards[file][inner]
-        for ext, data in members.items():
-            if f".{ext}".endswith(PHOTO_SUFFIXES):
-                return decode_photo(data)
-        raise BadImage("not_an_image", f"sample {key} has no image member")
-
-    def _remember(self, chosen: int, photo: np.ndarray) -> None:
-        self._cache[chosen] = photo
-        self._bytes += photo.nbytes
-        while self._bytes > _CACHED_BYTES and len(self._cache) > 1:
-            self._bytes -= self._cache.popitem(last=False)[1].nbytes
-
-
-def _built_in() -> list[str]:
-    """Name the photos in scikit-image's wheel (which synthtiger depends on) and as many clouds."""
-    folder = Path(find_spec("skimage").submodule_search_locations[0]) / "data"
-    photos = [str(folder / name) for name in _PHOTOS_IN_SKIMAGE if (folder / name).is_file()]
-    return photos + [f"clouds-{i}" for i in range(len(photos))]
-
-
-def load_papers(files: Sequence[str]) -> list[np.ndarray]:
-    """Decode paper textures to grey (uint8, height x width); without files, crumple six sheets. BadImage names one."""
-    if not files:
-        return _crumpled_papers()
-    papers = []
-    for file in files:
-        try:
-            with fsspec.open(file, "rb") as stream:
-                papers.append(decode_photo(stream.read(), grey=True))
-        except BadImage as error:
-            raise BadImage(error.kind, f"paper {file}: {error}") from None
-    return papers
-
-
-@cache
-def _crumpled_papers() -> list[np.ndarray]:
-    return [crumpled_paper(np.random.default_rng([20260102, i])) for i in range(6)]

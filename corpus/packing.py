@@ -9,7 +9,7 @@ many packs hold k samples and how many k + 1, so that both kinds come out full, 
 import numpy as np
 
 _SWEEPS = 16  # of exchanges; most data needs fewer
-_NEAR_OPTIMAL = 1.001  # packs, against the bound below: no need to plan again
+_NEAR_OPTIMAL = 1.0005  # packs, against the bound below: no need to plan again
 _SLACK = 1  # tokens per pack that the levelled planner leaves free, so that evening out has room
 
 

@@ -26,7 +26,7 @@ _SCRIPTS = (  # language of a page by the script of its letters; the first that 
     ("th", re.compile("[\u0e00-\u0e7f]"), 0.5),
 )
 _ENGLISH = frozenset(("the", "of", "and", "to", "in", "is", "that", "for", "with", "on", "are", "this", "was", "from"))
-_LATIN_WORD = re.compile("[A-Za-z\u00c0-\u024f]+")
+_LATIN_WORD = re.compile("[A-Za-z]+")
 _MARK = re.compile("[!-@\\[-`{-~]")
 _WORD = re.compile(r"[^\W\d_]+")
 
@@ -65,7 +65,7 @@ def guess_language(text: str) -> str:
 def estimate_tokens(text: str) -> float:
     """Estimate the tokens of a line's text, on the high side: a renderer knows no tokenizer.
 
-    Latin words cost a token for every 3 letters, digits and punctuation one each, anything else 1.3 a character
+    Latin words cost a token for every 3 letters, digits and punctuation one each, all else 1.3 for each character
     (Qwen's tokenizer needs 0.7 for Chinese and 1.2 for Arabic; a small byte-level one more).
     """
     words = _LATIN_WORD.findall(text)

@@ -7,6 +7,7 @@ profile is new and empty, and every page gets a context of its own. It is never 
 """
 
 import asyncio
+import atexit
 import base64
 import io
 from dataclasses import dataclass
@@ -59,6 +60,7 @@ class HtmlRenderer:
         # Futures that a lost browser leaves behind fail after nobody waits for them any more.
         self._loop.set_exception_handler(lambda loop, context: None)
         self._rendered = 0
+        atexit.register(self.close)
 
     def __enter__(self) -> "HtmlRenderer":
         return self

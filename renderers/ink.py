@@ -96,7 +96,7 @@ def ink_report(grey: np.ndarray, quads: list[Quad]) -> dict[str, float]:
         size = 2 * int(round(reach)) + 1
         ring = cv2.dilate(own, np.ones((size, size), np.uint8))
         ring[everything[top : top + patch.shape[0], left : left + patch.shape[1]] > 0] = 0
-        ink = ink_mask(patch, _paper(patch, own)) > 0
+        ink = ink_mask(patch, _paper(patch)) > 0
         inked, area = inked + int((ink & (own > 0)).sum()), area + int(own.sum())
         in_ring, ring_area = in_ring + int((ink & (ring > 0)).sum()), ring_area + int(ring.sum())
     return {
@@ -106,7 +106,7 @@ def ink_report(grey: np.ndarray, quads: list[Quad]) -> dict[str, float]:
     }
 
 
-def _paper(patch: np.ndarray, own: np.ndarray) -> int:
-    """The commonest luminance inside the quad, in steps of 8."""
-    counts = np.bincount(patch[own > 0] >> 3, minlength=32)
+def _paper(patch: np.ndarray) -> int:
+    """The commonest luminance, in steps of 8."""
+    counts = np.bincount((patch >> 3).ravel(), minlength=32)
     return int(counts.argmax()) * 8 + 4

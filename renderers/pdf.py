@@ -48,6 +48,8 @@ def open_pdf(data: bytes) -> pymupdf.Document:
         raise BadDocument("empty", "no bytes")
     try:
         document = pymupdf.open(stream=data, filetype="pdf")
+        if not document.is_pdf:  # MuPDF goes by content: pictures, HTML and e-books would open as well
+            raise BadDocument("not_a_pdf", f"first bytes {data[:12]!r}")
         if document.needs_pass:
             raise BadDocument("password", "needs a password to open")
         pages = document.page_count

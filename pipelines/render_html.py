@@ -1,0 +1,110 @@
+#!/usr/bin/env python
+"""Turn saved web pages into page images with every visible line of text and its quad (Qwen-VL A.4).
+
+Inputs: .html files, and .tar, .zip and .warc archives of them. Each worker keeps one Chromium, without network, and
+replaces it when it grows, hangs or crashes. Scripts are off, images and style sheets of other addresses are missing:
+what is rendered is the page's own text and style. A tall page is cut into page-like windows between its lines.
+Ledger: one row per page (a kept page: one per window).
+"""
+
+import sys
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+if __name__ == "__main__":  # run as a script: the checkout's root, not pipelines/, holds the packages
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from corpus.catalog import find, load_catalog
+from corpus.ledger import Fuse
+from corpus.splits import Sink, Split
+from pipelines import documents, job, pages
+from renderers import rules
+from renderers.charset import decode_html
+from renderers.chromium import find_chromium
+from renderers.encoded import OutputSettings, encode_page
+from renderers.html import BrowserLimits, HtmlRenderer, HtmlSettings
+from renderers.page import BadDocument
+from renderers.windows import Budget
+
+_EXAMPLE = (
+    "python pipelines/render_html.py --dataset common-crawl-html --input 'crawl/*.warc.gz' --output rendered/html"
+)
+_FUSE = Fuse(in_a_row=1000, share=0.95)
+
+
+def main() -> None:
+    args = _parser().parse_args()
+    dataset = find(load_catalog(args.catalog), args.dataset, job="render_html")
+    thresholds = pages.thresholds(args.rule, dataset.rules, rules.HTML_RULES)
+    drawing = HtmlSettings(args.width, args.viewport_height, args.max_height)
+    output = OutputSettings(args.quality, Budget(args.tokens, height=args.window_height), thresholds)
+    limits = BrowserLimits(args.page_seconds, args.memory << 20)
+    settings = {
+        "drawing": asdict(drawing), "quality": args.quality, "budget": asdict(output.budget),
+        "limits": asdict(limits), **pages.rule_settings(thresholds),
+    }  # fmt: skip
+    try:
+        find_chromium(args.chromium)
+    except FileNotFoundError as error:
+        raise job.UserError(str(error)) from None
+    work = partial(render_split, dataset=args.dataset, output=output, limit=args.limit)
+    splits = list(documents.plan(job.find_inputs(args.input)))
+    start = partial(HtmlRenderer, drawing, limits, args.chromium)
+    job.run("render_html", args, splits, settings, work, scores=pages.SCORES, setup=start, fuse=_FUSE)
+
+
+def _parser():
+    parser = job.parser(__doc__, _EXAMPLE, dataset="common-crawl-html")
+    parser.add_argument("--chromium", metavar="PATH", help="default: chromium, chromium-browser or google-chrome")
+    numbers = {
+        "--width": (HtmlSettings.width, "of the viewport and the picture, in pixels"),
+        "--viewport-height": (HtmlSettings.viewport_height, "what 100vh means to a page, in pixels"),
+        "--max-height": (HtmlSettings.max_height, "what lies lower on a page is left out, in pixels"),
+        "--window-height": (HtmlSettings.viewport_height, "tallest crop of a page, in pixels"),
+        "--quality": (OutputSettings.quality, "of the JPEG"),
+        "--memory": (BrowserLimits.memory >> 20, "of a browser, in MiB"),
+    }
+    for flag, (default, meaning) in numbers.items():
+        parser.add_argument(flag, type=int, default=default, metavar="N", help=f"{meaning} (default: %(default)s)")
+    parser.add_argument(
+        "--tokens", type=float, default=Budget.tokens, metavar="N",
+        help="most tokens of text and quads in a sample, estimated; a denser page is cut (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--page-seconds", type=float, default=BrowserLimits.page_seconds, help="wall clock (default: %(default)s)"
+    )
+    pages.add_rule_flag(parser)
+    return parser
+
+
+def render_split(
+    split: Split, sink: Sink, renderer: HtmlRenderer, *, dataset: str, output: OutputSettings, limit: int | None
+) -> None:
+    """Render every page of a split; `limit` stops after so many ledger rows, at the end of a page."""
+    writer = pages.PageWriter(sink, split, dataset, output.rules, output.budget.tokens)
+    for ordinal, document in enumerate(documents.read(split.source["urls"], documents.HTML)):
+        if limit is not None and writer.rows >= limit:
+            return
+        if document.data is None:
+            writer.document_failed(ordinal, document, document.kind, document.detail, dropped=document.dropped)
+        elif not document.data.strip():
+            writer.document_failed(ordinal, document, "empty", "no bytes")
+        else:
+            _render_one(writer, ordinal, document, renderer, output)
+
+
+def _render_one(writer, ordinal: int, document: documents.Document, renderer: HtmlRenderer, output) -> None:
+    text, charset = decode_html(document.data, document.source.get("content_type", ""))
+    document.source["charset"] = charset
+    try:
+        page, facts = renderer.render(text)
+    except BadDocument as error:
+        writer.document_failed(ordinal, document, error.kind, str(error))
+        return
+    document.source.update(cut_off=facts["cut_off"], title=facts["title"])
+    writer.page(ordinal, document, 0, *encode_page(page, output))
+
+
+if __name__ == "__main__":
+    job.main(main)

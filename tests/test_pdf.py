@@ -1,0 +1,146 @@
+"""PDF pages: every line where its ink is, whatever the page's rotation, crop or writing direction."""
+
+from pathlib import Path
+
+import matplotlib
+import pymupdf
+import pytest
+
+from renderers import pdf
+from renderers.ink import ink_report, luminance
+from renderers.page import BadDocument, bounds
+
+
+def document(draw, width=400, height=300, rotation=0, crop=None) -> bytes:
+    made = pymupdf.open()
+    page = made.new_page(width=width, height=height)
+    draw(page)
+    page.set_rotation(rotation)
+    if crop:
+        page.set_cropbox(pymupdf.Rect(crop))
+    return made.tobytes()
+
+
+def only_page(data: bytes, **settings):
+    (page,) = pdf.render(data, pdf.PdfSettings(**settings))
+    return page
+
+
+def two_lines(page) -> None:
+    page.insert_text((60, 80), "First line of text", fontsize=14)
+    page.insert_text((60, 180), "Second line, lower", fontsize=11)
+
+
+def caught(page) -> float:
+    return ink_report(luminance(page.pixels), [line.quad for line in page.lines])["caught"]
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+@pytest.mark.parametrize("crop", [None, (30, 40, 380, 280)])
+def test_boxes_hug_the_ink_at_every_rotation_and_crop(rotation, crop):
+    page = only_page(document(two_lines, rotation=rotation, crop=crop))
+    assert [line.text for line in page.lines] == ["First line of text", "Second line, lower"]
+    report = ink_report(luminance(page.pixels), [line.quad for line in page.lines])
+    assert report["caught"] > 0.98 and report["inside"] > 0.2
+
+
+def test_the_first_corner_is_where_reading_starts():
+    for rotation, corner in ((0, "left top"), (90, "right top"), (180, "right bottom"), (270, "left bottom")):
+        line = only_page(document(two_lines, rotation=rotation)).lines[0]
+        (x, y), (x0, y0, x1, y1) = line.quad[0], bounds(line.quad)
+        assert corner == f"{'left' if x == x0 else 'right'} {'top' if y == y0 else 'bottom'}", rotation
+        assert (x, y) in {(x0, y0), (x1, y0), (x1, y1), (x0, y1)}
+
+
+def test_slanted_text_has_a_slanted_quad():
+    def slanted(page):
+        page.insert_text((100, 200), "uphill text", fontsize=20, morph=(pymupdf.Point(100, 200), pymupdf.Matrix(30)))
+
+    page = only_page(document(slanted))
+    (line,) = page.lines
+    (x0, y0), (x1, y1) = line.quad[:2]
+    assert abs((y1 - y0) / (x1 - x0)) == pytest.approx(0.577, abs=0.03)
+    assert caught(page) > 0.97
+
+
+def test_invisible_white_and_covered_text_is_left_out():
+    def hidden(page):
+        two_lines(page)
+        page.insert_text((60, 120), "an OCR layer", render_mode=3)
+        page.insert_text((60, 150), "white on white", color=(1, 1, 1))
+        page.insert_text((60, 230), "under a box")
+        page.draw_rect((50, 210, 300, 240), fill=(0.9, 0.9, 0.9), color=(0.9, 0.9, 0.9))
+
+    page = only_page(document(hidden))
+    assert [line.text for line in page.lines] == ["First line of text", "Second line, lower"]
+    assert page.hidden == 2  # the OCR layer is known to be invisible without looking
+
+
+def test_ligatures_are_expanded_and_chinese_is_read():
+    font = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
+
+    def text(page):
+        page.insert_text((40, 60), "oﬃce ﬁne", fontname="dejavu", fontfile=font, fontsize=14)
+        page.insert_text((40, 120), "关于红军作战的原则", fontname="china-s", fontsize=14)
+
+    page = only_page(document(text))
+    assert page.lines[-1].text == "关于红军作战的原则"
+    assert page.lines[0].text == "office fine"
+    assert caught(page) > 0.97
+
+
+def test_sizes_are_capped_before_drawing():
+    huge = only_page(document(lambda page: page.insert_text((5000, 5000), "x", fontsize=500), 14000, 9000))
+    assert (huge.width, huge.height) == (2048, 1317)
+    small = only_page(document(two_lines), dpi=36)
+    assert (small.width, small.height) == (200, 150)
+
+
+@pytest.mark.parametrize(
+    "data, kind",
+    [
+        (b"", "empty"),
+        (b"<html>not a PDF</html>", "not_a_pdf"),
+        (b"%PDF-1.7\nnonsense", "damaged"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "not_a_pdf"),
+    ],
+)
+def test_what_does_not_open_says_why(data, kind):
+    with pytest.raises(BadDocument) as caught:
+        pdf.open_pdf(data)
+    assert caught.value.kind == kind
+
+
+def test_a_password_is_asked_for_and_an_owner_password_is_not():
+    made = pymupdf.open()
+    two_lines(made.new_page())
+    locked = made.tobytes(encryption=pymupdf.PDF_ENCRYPT_AES_256, user_pw="secret", owner_pw="owner")
+    with pytest.raises(BadDocument) as caught:
+        pdf.open_pdf(locked)
+    assert caught.value.kind == "password"
+    restricted = made.tobytes(encryption=pymupdf.PDF_ENCRYPT_AES_256, owner_pw="owner")
+    assert pdf.open_pdf(restricted).page_count == 1
+
+
+@pytest.mark.parametrize(
+    "name, rotation", [("olmocr_edgar-rotated90", 90), ("pdfjs_pr20043", 270), ("pdfjs_issue6019", 90)]
+)
+def test_real_rotated_pages(shared_data, name, rotation):
+    data = shared_data(f"pdf/{name}.pdf").read_bytes()
+    assert pdf.open_pdf(data)[0].rotation == rotation
+    assert caught(only_page(data)) > 0.95
+
+
+def test_real_vertical_japanese_is_read_down_its_columns(shared_data):
+    page = only_page(shared_data("pdf/pdfminer_jo.pdf").read_bytes())
+    assert [line.text for line in page.lines[1:4]] == [
+        "わたくしといふ現象は",
+        "假定された有機交流電燈の",
+        "ひとつの青い照明です",
+    ]
+    assert caught(page) > 0.95
+
+
+def test_a_missing_font_with_wrong_glyphs_is_counted(shared_data):
+    assert only_page(shared_data("pdf/pymupdf_test_3854.pdf").read_bytes()).misdrawn > 100
+    assert only_page(shared_data("pdf/pdfjs_noembed-eucjp.pdf").read_bytes()).misdrawn == 0

@@ -1,0 +1,95 @@
+"""Windows: nothing lost, nothing cut through, everything within the budget, coordinates that still point at the ink."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from renderers.page import Line, bounds, rect_quad
+from renderers.windows import Budget, cut
+
+WIDTH, HEIGHT = 1000, 1400
+
+
+def grid(columns: int, rows: int, text: str = "some words of a line") -> list[Line]:
+    """Lines in columns, column by column, with a gutter of 40 pixels and 10 pixels between lines."""
+    wide = (WIDTH - 40 * (columns + 1)) / columns
+    boxes = [
+        (40 + column * (wide + 40), 20 + row * 30, 40 + column * (wide + 40) + wide, 40 + row * 30)
+        for column in range(columns)
+        for row in range(rows)
+    ]
+    return [Line(f"{text} {number}", rect_quad(box)) for number, box in enumerate(boxes)]
+
+
+def test_a_page_that_fits_is_one_uncropped_window():
+    lines = grid(1, 10)
+    (window,) = cut(lines, WIDTH, HEIGHT, Budget(tokens=1000))
+    assert window.box == (0, 0, WIDTH, HEIGHT)
+    assert window.lines == lines
+
+
+def test_two_columns_are_cut_at_the_gutter_first():
+    left, right = cut(grid(2, 20), WIDTH, HEIGHT, Budget(tokens=1000))
+    assert [line.text for line in left.lines + right.lines] == [line.text for line in grid(2, 20)]
+    assert left.box[2] <= right.box[0]
+
+
+def test_a_title_over_two_columns_gets_a_window_of_its_own():
+    title = Line("A title across both columns", rect_quad((40, 2, 960, 18)))
+    parts = cut([title, *grid(2, 30)], WIDTH, HEIGHT, Budget(tokens=1000))
+    assert all(title.text == line.text for line in parts[0].lines) or len(parts[0].lines) > 1
+    assert sum(len(part.lines) for part in parts) == 61
+
+
+def test_a_tall_page_is_cut_into_pages():
+    lines = grid(1, 200)
+    parts = cut(lines, WIDTH, 6100, Budget(tokens=1e9, height=1400))
+    assert len(parts) >= 5
+    assert all(part.box[3] - part.box[1] <= 1400 for part in parts)
+
+
+def test_one_line_over_the_budget_is_a_window_over_the_budget():
+    parts = cut([Line("x" * 9000, rect_quad((0, 0, 900, 20))), *grid(1, 3)], WIDTH, HEIGHT, Budget(tokens=1000))
+    assert [len(part.lines) for part in parts if part.tokens > 1000] == [1]
+
+
+def test_overlapping_lines_end_in_windows_all_the_same():
+    lines = [Line(f"line number {i}", rect_quad((i, i, i + 500, i + 500))) for i in range(100)]
+    parts = cut(lines, WIDTH, HEIGHT, Budget(tokens=1000))
+    assert sorted(line.text for part in parts for line in part.lines) == sorted(line.text for line in lines)
+
+
+box = st.tuples(
+    st.floats(0, 950), st.floats(0, 1350), st.floats(5, 400), st.floats(5, 60)
+).map(lambda b: (b[0], b[1], min(b[0] + b[2], WIDTH), min(b[1] + b[3], HEIGHT)))  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(box, max_size=120), st.integers(60, 1500))
+def test_every_line_appears_once_and_points_at_the_same_pixels(boxes, tokens):
+    lines = [Line(f"line {i}", rect_quad(b)) for i, b in enumerate(boxes)]
+    parts = cut(lines, WIDTH, HEIGHT, Budget(tokens=tokens))
+    back = {}
+    for part in parts:
+        x, y = part.box[:2]
+        assert part.tokens <= tokens or len(part.lines) == 1
+        for line in part.lines:
+            assert line.text not in back
+            back[line.text] = tuple((px + x, py + y) for px, py in line.quad)
+            inside = bounds(line.quad)
+            assert inside[0] >= 0 and inside[1] >= 0
+            assert inside[2] <= part.box[2] - x and inside[3] <= part.box[3] - y
+    assert set(back) == {line.text for line in lines}
+    for line in lines:
+        assert sum(back[line.text], ()) == pytest.approx(sum(line.quad, ()), abs=1e-6)
+
+
+def test_crops_of_a_clean_layout_show_no_line_of_another_window():
+    lines = grid(3, 40)
+    for part in cut(lines, WIDTH, HEIGHT, Budget(tokens=900)):
+        own = {line.text for line in part.lines}
+        x0, y0, x1, y1 = part.box
+        for line in lines:
+            bx = bounds(line.quad)
+            touches = bx[0] < x1 and bx[2] > x0 and bx[1] < y1 and bx[3] > y0
+            assert (line.text in own) == touches

@@ -4,6 +4,7 @@ Shapes: N images, P patches, V vision width, Q queries, D width of the language 
 """
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from trainer.vision import resize_table
@@ -40,10 +41,19 @@ class Adapter(nn.Module):
 
     def forward(self, patches):
         kv = self.ln_kv(self.kv_proj(patches))
-        q = self.ln_q(self.query).expand(len(patches), -1, -1)
-        pos_q = self.pos_embed.to(kv.dtype)
-        pos_k = resize_table(self.pos_embed, kv.shape[1]).to(kv.dtype)
-        return self.attn(q + pos_q, kv + pos_k, kv, need_weights=False)[0]
+        q = self.ln_q(self.query) + self.pos_embed.to(kv.dtype)
+        k = kv + resize_table(self.pos_embed, kv.shape[1]).to(kv.dtype)
+        return self._attend(q, k, kv)
+
+    def _attend(self, q, k, v):
+        """Multi-head attention of [Q, D] to [N, P, D]. The queries are those of every image: projected once."""
+        weights, biases = self.attn.in_proj_weight.chunk(3), self.attn.in_proj_bias.chunk(3)
+        q, k, v = (
+            F.linear(x, w, b).unflatten(-1, (self.attn.num_heads, -1)).transpose(-2, -3)
+            for x, w, b in zip((q, k, v), weights, biases, strict=True)
+        )
+        out = F.scaled_dot_product_attention(q.expand(len(k), -1, -1, -1), k, v)  # [N, heads, Q, head_dim]
+        return self.attn.out_proj(out.transpose(1, 2).flatten(2))
 
 
 class Tail(nn.Module):

@@ -23,7 +23,7 @@ def forward_flops(config: ModelConfig, image_size: int, counts: dict) -> dict[st
     block = 2 * patches * (4 * vision.width**2 + 2 * vision.width * vision.mlp_width) + 4 * patches**2 * vision.width
     stem = 2 * patches * 3 * vision.patch**2 * vision.width
     keys = 2 * patches * (vision.width * width + 2 * width**2)
-    adapter = keys + 2 * queries * 2 * width**2 + 4 * queries * patches * width
+    adapter = keys + 2 * queries * width**2 + 4 * queries * patches * width  # queries are projected once, not per image
     per_token = 2 * (2 * width * attention_width + 2 * width * kv_width + 3 * width * language["intermediate_size"])
     return {
         "vision": counts["images"] * (stem + vision.layers * block),

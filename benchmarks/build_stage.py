@@ -69,10 +69,10 @@ def samples(args) -> dict[str, list[Sample]]:
         for i in range(args.samples)
     ]  # fmt: skip
     documents = [
-        Sample(key=f"bench/0/{i:06d}", dataset="bench", task="text", language="en", text=text)
-        for i, text in enumerate(texts)
+        Sample(key=f"bench/0/{i:06d}", dataset="bench", task="text", language="en", text=texts[i % len(texts)])
+        for i in range(args.samples // 2)
     ]
-    return {"caption": pairs, "text": documents[: args.samples]}
+    return {"caption": pairs, "text": documents}
 
 
 def write_cleaned(root: Path, rows: list[Sample]) -> dict:

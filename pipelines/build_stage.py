@@ -10,6 +10,7 @@ import json
 import shutil
 import sys
 import tempfile
+import textwrap
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -217,13 +218,18 @@ def _print_mixture(stage: int, mixture: list[Share]) -> None:
     print(f"\nstage {stage}: what the catalog lists, what is there, what is taken")
     print(f"{'dataset':<20}{'task':<18}{'listed':>13}{'wanted':>13}{'there':>12}{'taken':>12}")
     for share in mixture:
-        numbers = f"{share.listed:>13,}{share.wanted:>13,}{share.available:>12,}{share.expected:>12,}"
-        print(f"{share.dataset:<20}{share.task:<18}{numbers}  {_note(share)}".rstrip())
+        if share.available:
+            numbers = f"{share.listed:>13,}{share.wanted:>13,}{share.available:>12,}{share.expected:>12,}"
+            print(f"{share.dataset:<20}{share.task:<18}{numbers}  {_note(share)}".rstrip())
+    missing = [share for share in mixture if not share.available]
+    if missing:
+        part = sum(share.listed for share in missing) / sum(share.listed for share in mixture)
+        names = ", ".join(dict.fromkeys(share.dataset for share in missing))
+        text = f"MISSING, and nothing takes their place ({100 * part:.3g} % of the listed samples): {names}"
+        print(textwrap.fill(text, 110, subsequent_indent="  ", break_on_hyphens=False))
 
 
 def _note(share: Share) -> str:
-    if not share.available:
-        return "MISSING: nothing takes its place"
     if share.weight > 1:
         return f"each {share.weight:.1f} times"
     return f"{100 * share.weight:.2g} % of it" if share.weight < 1 else ""

@@ -64,6 +64,13 @@ def test_coverage_leaves_out_what_is_blank_or_cannot_stand_in_a_line(installed):
     assert face.lacking("\u200b\u0301\u0627\ue000\u00ad") == "\u200b\u0301\u0627\ue000\u00ad"
 
 
+def test_glyphs_without_ink_are_not_covered(installed):
+    sans = glyphs._read_table(installed[12])["advances"]  # not through the cache
+    assert sans[0x2801] and not sans[0x2800]  # Braille, with and without dots
+    noto = glyphs._read_table(installed[41])["advances"]
+    assert noto[0x3131] and not noto[0x3164]  # a hangul letter and the filler
+
+
 def test_glyphs_said_to_be_covered_leave_ink(installed):
     rng = np.random.default_rng(0)
     for face in (installed[0], installed[39], installed[41], installed[45], installed[51]):

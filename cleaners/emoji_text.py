@@ -64,5 +64,6 @@ def count_emoji(texts: pa.StringArray) -> np.ndarray:
 
 
 def list_emoji(texts: pa.StringArray) -> pa.StringArray:
-    """Return what `count_emoji` counted, without the text between; for the ledger."""
-    return pc.replace_substring_regex(texts, f"({EMOJI})|(?s:.)", r"\1")
+    """Return the characters that make emoji, without the text between; for the ledger."""
+    parts = rf"{_PICTURE}{_TEXT_FIRST}{_ANY_REGIONAL}\x{{20E3}}\x{{FE0F}}\x{{200D}}\x{{E0020}}-\x{{E007F}}"
+    return pc.replace_substring_regex(texts, f"[^{parts}]+", "")

@@ -64,13 +64,13 @@ def clip_score(columns: Mapping, rows: np.ndarray, *, language: str, min: float,
 def language(columns: Mapping, rows: np.ndarray, *, language: str, max_foreign: float) -> Judged:
     """Rule 4: drop captions with characters that are not the dataset language's. See `cleaners.scripts`."""
     count = np.zeros(len(columns["text"]))
-    texts, wide = _beyond_ascii(columns["text"], rows)
-    if len(wide):
-        few = rows_matching(texts, scripts.foreign(language))
-        count[wide[few]] = count_chars(_strange(texts.take(pa.array(few)), language))
+    texts, wide = _beyond_ascii(columns, rows)
+    few = rows_matching(texts, scripts.foreign(language)) if len(wide) else wide
+    strange = pc.replace_substring_regex(texts.take(pa.array(few)), f"[{scripts.allowed(language)}]+", "")
+    count[wide[few]] = count_chars(strange)
 
     def detail(lost: np.ndarray) -> pa.StringArray:
-        return _shown(_strange(columns["text"].take(pa.array(rows[lost])), language))
+        return _shown(strange.take(pa.array(np.searchsorted(wide[few], rows[lost]))))
 
     return _over(count[rows], max_foreign, "foreign_characters", detail)
 
@@ -78,7 +78,7 @@ def language(columns: Mapping, rows: np.ndarray, *, language: str, max_foreign: 
 def emoji(columns: Mapping, rows: np.ndarray, *, language: str, max: float) -> Judged:
     """Rule 5: drop captions with emoji. See `cleaners.emoji_text`."""
     count = np.zeros(len(columns["text"]))
-    texts, wide = _beyond_ascii(columns["text"], rows)
+    texts, wide = _beyond_ascii(columns, rows)
     count[wide] = count_emoji(texts)
 
     def detail(lost: np.ndarray) -> pa.StringArray:
@@ -118,17 +118,14 @@ def _over(value: np.ndarray, limit: float, score: str, detail: Callable | None =
     return Judged(value > limit, value, limit, {score: value}, detail)
 
 
-def _beyond_ascii(texts: pa.StringArray, rows: np.ndarray) -> tuple[pa.StringArray, np.ndarray]:
+def _beyond_ascii(columns: dict, rows: np.ndarray) -> tuple[pa.StringArray, np.ndarray]:
     """Return the texts beyond ASCII among `rows`, and their positions: foreign characters and emoji are never ASCII."""
-    here = np.zeros(len(texts), bool)
+    here = np.zeros(len(columns["text"]), bool)
     here[rows] = True
-    wide = rows_not_ascii(texts)
-    wide = wide[here[wide]]
-    return texts.take(pa.array(wide)), wide
-
-
-def _strange(texts: pa.StringArray, language: str) -> pa.StringArray:
-    return pc.replace_substring_regex(texts, f"[{scripts.allowed(language)}]+", "")
+    if "beyond_ascii" not in columns:
+        columns["beyond_ascii"] = rows_not_ascii(columns["text"])  # two rules ask
+    wide = columns["beyond_ascii"][here[columns["beyond_ascii"]]]
+    return columns["text"].take(pa.array(wide)), wide
 
 
 def _shown(found: pa.StringArray) -> pa.StringArray:

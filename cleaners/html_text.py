@@ -11,11 +11,11 @@ import re
 from functools import lru_cache
 from html.entities import html5
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cleaners.text_arrays import each, rows_matching, rows_with_bytes
+from cleaners.text_arrays import each
+from cleaners.text_pattern import Pattern
 
 # Elements that stand inside a word or line leave nothing behind ("<b>B</b>ig" is "Big"), all others a space.
 INLINE = (
@@ -59,17 +59,6 @@ ANY_MARKUP = "|".join(f"(?:{pattern})" for pattern, _ in MARKUP)
 ENTITY = re.compile(r"&(?:amp;)*(#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31})(;?)")
 
 
-def with_html(texts: pa.StringArray) -> np.ndarray:
-    """Return a superset of the rows in which `clean_html` changes anything."""
-    rows = rows_with_bytes(texts, "&<=>")
-    return rows[rows_matching(texts.take(pa.array(rows)), f"{ANY_MARKUP}|&[#A-Za-z]")] if len(rows) else rows
-
-
-def clean_html(texts: pa.StringArray) -> pa.StringArray:
-    """Take one layer of markup off every caption: tags with their attributes, comments, scripts, then entities."""
-    return each(decode_entities)(strip_markup(texts))
-
-
 def strip_markup(texts: pa.StringArray) -> pa.StringArray:
     """Replace every piece of markup by a space, inline tags by nothing."""
     for pattern, replacement in MARKUP:
@@ -80,19 +69,28 @@ def strip_markup(texts: pa.StringArray) -> pa.StringArray:
 def decode_entities(text: str) -> str:
     """Decode HTML entities, as `&amp;amp;` too. Without its semicolon an entity must be a whole word: `&copy 2010` is
     `© 2010`, while browsers' `®ion` for `&region` would damage text that was never HTML."""
-    return ENTITY.sub(_entity, text)
+    return ENTITY.sub(lambda match: _decoded(match[0]), text)
 
 
-def _entity(match: re.Match) -> str:
-    name, semicolon = match[1], match[2]
+@lru_cache(maxsize=4096)
+def _decoded(entity: str) -> str:
+    name, semicolon = ENTITY.fullmatch(entity).groups()
     if name[0] == "#":
         return html.unescape(f"&{name};")
-    return _named(name, bool(semicolon)) or f"&{name}{semicolon}"
-
-
-@lru_cache(maxsize=4096)  # names come from the data
-def _named(name: str, closed: bool) -> str | None:
-    if not closed:
-        return html5.get(name)
+    if not semicolon:
+        return html5.get(name) or f"&{name}"
     # Title-cased captions hold "&Amp;" and "&Nbsp;", which no browser knows.
-    return html5.get(f"{name};") or html5.get(f"{name.lower()};")
+    return html5.get(f"{name};") or html5.get(f"{name.lower()};") or f"&{name};"
+
+
+HTML = (
+    Pattern(
+        name="markup", needs="<=>", change=strip_markup,
+        find=ANY_MARKUP, gate=r"""</?[A-Za-z]|<[!?]|[a-zA-Z]=["']|/>""",
+        cleans=('Orchid <b class="x>y">Jun</b>gle<br>dress', "Orchid Jungle dress"), keeps="a < b > c <3 <PERSON>",
+    ),
+    Pattern(
+        name="entities", find="&[#A-Za-z]", needs="&", change=each(decode_entities),
+        cleans=("&quot;Keep Calm&quot; &#38; Carry On", '"Keep Calm" & Carry On'), keeps="AT&T, R&D & Q&A",
+    ),
+)  # fmt: skip

@@ -5,11 +5,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cleaners.text_arrays import as_utf8, count_chars, map_rows, put_rows
+from cleaners.text_arrays import as_utf8, count_chars, map_rows
+from cleaners.text_pattern import Groups, clean_texts
 
 KEPT, DROPPED = "kept", "dropped"
 NO_TEXT = "no_text"  # the outcome of a caption that is null, or of which nothing is left
-MAX_ROUNDS = 8  # markup in markup in markup: no honest caption needs more than three
 
 
 class Batch:
@@ -49,24 +49,11 @@ class Batch:
         why = pa.array(["max_characters, before cleaning"] * len(rows), pa.string())
         self.drop("text_length", rows, length, max_characters, why)
 
-    def clean(self, cleaners: list[tuple], language: str) -> None:
-        """Run (rule, parameters) cleaners, over and over on captions that still change: so that cleaning twice
-        changes nothing."""
-        given = self.columns["text"]
-        suspect = np.zeros(self.size, bool)
-        for rule, parameters in cleaners:
-            suspect[rule.suspects(given, language=language, **parameters)] = True
-        rows = self.alive[suspect[self.alive]]
-        texts = given.take(pa.array(rows))
-        for _ in range(MAX_ROUNDS):
-            before = texts
-            for rule, parameters in cleaners:
-                texts = _clean_suspects(texts, rule, parameters | {"language": language})
-            changed = np.flatnonzero(pc.not_equal(before, texts).to_numpy(zero_copy_only=False))
-            if not len(changed):
-                break
-            rows, texts = rows[changed], texts.take(pa.array(changed))
-            self.columns["text"] = put_rows(self.columns["text"], rows, texts)
+    def clean(self, groups: Groups) -> None:
+        """Clean patterns out of the captions that are left."""
+        rows, texts = self.alive, self.columns["text"]
+        self.columns["text"] = map_rows(texts, rows, lambda alive: clean_texts(alive, groups))
+        self.columns.pop("beyond_ascii", None)
         self._drop_empty("empty after cleaning", self._bytes() == 0)
 
     def filter(self, rule, parameters: dict, language: str) -> None:
@@ -112,10 +99,6 @@ class Batch:
             return pa.nulls(self.size, pa.string())
         texts = self.columns["text"]
         return pc.if_else(self.given.is_valid(), texts, None) if self.given.null_count else texts
-
-
-def _clean_suspects(texts: pa.StringArray, rule, arguments: dict) -> pa.StringArray:
-    return map_rows(texts, rule.suspects(texts, **arguments), lambda dirty: rule.apply(dirty, **arguments))
 
 
 def _captions(table: pa.Table) -> pa.StringArray | None:

@@ -8,16 +8,15 @@ measured stays in the ledger, so that its threshold can be moved without measuri
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
 import pyarrow as pa
 
 from cleaners import filters, scripts
-from cleaners.html_text import clean_html, with_html
+from cleaners.html_text import HTML
 from cleaners.patterns import PATTERNS, patterns_for
 from cleaners.rule_batch import Batch
-from cleaners.text_pattern import clean_patterns, suspicious
+from cleaners.text_pattern import Groups
 
-ROWS_AT_ONCE = 131_072  # few enough to stay in the processor's cache, enough to make calls cheap
+ROWS_AT_ONCE = 131_072  # each batch pays some 50 ms to compile its patterns; many more rows outgrow the caches
 MAX_RAW_BYTES = 200_000  # no cleaner looks at a longer caption where `text_length` would drop it anyway
 
 
@@ -31,8 +30,8 @@ class Limit:
 
 @dataclass(frozen=True, eq=False)
 class Rule:
-    """One rule. A filter's `apply` is one of `cleaners.filters`. A cleaner's `apply(texts, language=, **parameters)`
-    returns the cleaned texts, exactly and slowly; `suspects`, with the same arguments, finds the rows it may change."""
+    """One rule. A filter's `apply` is one of `cleaners.filters`. A cleaner's `apply(language=, **parameters)`
+    returns the patterns that it cleans out of captions."""
 
     name: str
     kind: str  # "clean" | "filter"
@@ -41,28 +40,19 @@ class Rule:
     measures: str | None = None  # its score in the ledger; `limits` names further ones
     defaults: Mapping = field(default_factory=dict)
     limits: Mapping[str, Limit] = field(default_factory=dict)
-    suspects: Callable | None = None
 
 
 # --- Cleaners ---
 
 
-def html(texts: pa.StringArray, *, language: str) -> pa.StringArray:
-    """Rule 7: take off tags with their attributes and decode entities. See `cleaners.html_text`."""
-    return clean_html(texts)
+def html(*, language: str) -> Groups:
+    """Rule 7: tags with their attributes, comments, scripts, entities. See `cleaners.html_text`."""
+    return (HTML,)
 
 
-def patterns(texts: pa.StringArray, *, language: str, skip: Iterable[str]) -> pa.StringArray:
-    """Rule 8: clean irregular patterns. See `cleaners.patterns`."""
-    return clean_patterns(texts, patterns_for(language, frozenset(skip)))
-
-
-def _html_suspects(texts: pa.StringArray, *, language: str) -> np.ndarray:
-    return with_html(texts)
-
-
-def _pattern_suspects(texts: pa.StringArray, *, language: str, skip: Iterable[str]) -> np.ndarray:
-    return suspicious(texts, patterns_for(language, frozenset(skip)))
+def patterns(*, language: str, skip: Iterable[str]) -> Groups:
+    """Rule 8: all irregular patterns but those in `skip`. See `cleaners.patterns`."""
+    return patterns_for(language, frozenset(skip))
 
 
 # --- The table ---
@@ -72,8 +62,8 @@ _TABLE = (
     # Before `html`. The tags of CC12M; SBU documents none (dataset cards).
     Rule("special_tags", "filter", filters.special_tags, _TEXT, "special_tags", {"tags": "<[A-Z_]{2,}>", "max": 0},
          {"max": Limit("special_tags", "max")}),
-    Rule("html", "clean", html, _TEXT, suspects=_html_suspects),
-    Rule("patterns", "clean", patterns, _TEXT, None, {"skip": ()}, suspects=_pattern_suspects),
+    Rule("html", "clean", html, _TEXT),
+    Rule("patterns", "clean", patterns, _TEXT, None, {"skip": ()}),
     # DataComp's "basic" filter and COYO-700M: aspect ratio at most 3, shorter side at least 200 pixels.
     Rule("aspect_ratio", "filter", filters.aspect_ratio, _SIZE, "aspect_ratio", {"max_ratio": 3.0},
          {"max_ratio": Limit("aspect_ratio", "max")}),
@@ -170,7 +160,8 @@ def _clean_slice(table: pa.Table, active: Mapping[Rule, dict], language: str) ->
         batch.drop_oversized(MAX_RAW_BYTES, limits["max_characters"])
     for step in _steps(active):
         if step[0][0].kind == "clean":
-            batch.clean(step, language)
+            groups = [rule.apply(language=language, **parameters) for rule, parameters in step]
+            batch.clean(tuple(group for each in groups for group in each))
         else:
             batch.filter(*step[0], language)
     return batch.verdicts()

@@ -50,10 +50,14 @@ def utf8_bytes(texts: pa.StringArray) -> tuple[np.ndarray, np.ndarray]:
 def rows_where(hit: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """Return the sorted rows of which any byte is hit, given one bool per byte."""
     if np.count_nonzero(hit) * 4 < len(starts):
-        rows = np.searchsorted(starts, np.flatnonzero(hit), side="right") - 1
-        return rows[np.r_[True, rows[1:] != rows[:-1]]] if len(rows) else rows
+        return _rows_at(np.flatnonzero(hit), starts)
     filled = np.flatnonzero(starts[:-1] < starts[1:])
     return filled[np.bitwise_or.reduceat(hit.view(np.uint8), starts[filled]) != 0]
+
+
+def _rows_at(positions: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    rows = np.searchsorted(starts, positions, side="right") - 1
+    return rows[np.r_[True, rows[1:] != rows[:-1]]] if len(rows) else rows
 
 
 def rows_with_bytes(texts: pa.StringArray, wanted: str) -> np.ndarray:
@@ -75,13 +79,6 @@ def _spans(wanted: str) -> tuple[tuple[int, int], ...]:
     return tuple(spans)
 
 
-def rows_without_byte(texts: pa.StringArray, unwanted: str) -> np.ndarray:
-    """Return the rows without the ASCII character `unwanted`."""
-    free = np.ones(len(texts), bool)
-    free[rows_with_bytes(texts, unwanted)] = False
-    return np.flatnonzero(free)
-
-
 def rows_not_ascii(texts: pa.StringArray) -> np.ndarray:
     """Return the rows with a character beyond ASCII."""
     return np.flatnonzero(~pc.string_is_ascii(texts).to_numpy(zero_copy_only=False))
@@ -93,29 +90,20 @@ def rows_matching(texts: pa.StringArray, pattern: str) -> np.ndarray:
 
 
 def rows_with_run(texts: pa.StringArray, length: int) -> np.ndarray:
-    """Return all rows (and perhaps a few more) in which one character stands `length` times in a row.
+    """Return all rows (and perhaps a few more) in which one character beyond ASCII stands `length` times in a row.
 
-    The first bytes of equal neighbours stand 1, 2, 3 or 4 bytes apart, as wide as the character is in UTF-8, and are
-    equal; looking for that finds every run. RE2 cannot: it has no back-references.
+    Such characters are 2, 3 or 4 bytes wide in UTF-8, so the bytes of a run equal those that far on. RE2 cannot look
+    for that: it has no back-references.
     """
-    wide = rows_not_ascii(texts)
     found = np.zeros(len(texts), bool)
-    found[rows_where(*_runs(texts, length, (1,)))] = True
-    if len(wide):
-        found[wide[rows_where(*_runs(texts.take(pa.array(wide)), length, (2, 3, 4)))]] = True
-    return np.flatnonzero(found)
-
-
-def _runs(texts: pa.StringArray, length: int, widths: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Return (for each byte: does a run of equal bytes `width` apart begin here?, row starts)."""
     data, starts = utf8_bytes(texts)
-    hit = np.zeros(len(data), bool)
-    for width in widths:
+    for width in (2, 3, 4):
         run = data[width:] == data[:-width]
-        for _ in range(length - 2):
-            run = run[width:] & run[:-width] if len(run) > width else run[:0]
-        hit[: len(run)] |= run
-    return hit, starts
+        # Every byte of the character repeats; the first alone would find all words of one script.
+        for step in [width] * (length - 2) + [1] * (width - 1):
+            run = run[step:] & run[:-step]
+        found[_rows_at(np.flatnonzero(run), starts)] = True
+    return np.flatnonzero(found)
 
 
 def count_chars(texts: pa.StringArray) -> np.ndarray:
@@ -128,10 +116,12 @@ def count_words(texts: pa.StringArray) -> np.ndarray:
     data, starts = utf8_bytes(texts)
     word = data > 0x20
     begins = word.copy()
-    begins[1:] &= ~word[:-1]
-    first = starts[:-1][starts[:-1] < starts[1:]]
-    begins[first] = word[first]
-    return np.diff(np.searchsorted(np.flatnonzero(begins), starts))
+    np.greater(word[1:], word[:-1], out=begins[1:])
+    filled = np.flatnonzero(starts[:-1] < starts[1:])
+    begins[starts[filled]] = word[starts[filled]]
+    counts = np.zeros(len(texts), np.int64)
+    counts[filled] = np.add.reduceat(begins.view(np.uint8), starts[filled], dtype=np.uint32)
+    return counts
 
 
 def put_rows(texts: pa.StringArray, rows: np.ndarray, values: pa.StringArray) -> pa.StringArray:
@@ -145,6 +135,8 @@ def put_rows(texts: pa.StringArray, rows: np.ndarray, values: pa.StringArray) ->
 
 def map_rows(texts: pa.StringArray, rows: np.ndarray, change: Callable[[pa.StringArray], pa.StringArray]):
     """Return `texts` with `change` applied to the given (sorted) rows only."""
+    if len(rows) == len(texts):
+        return change(texts) if len(rows) else texts
     return put_rows(texts, rows, change(texts.take(pa.array(rows)))) if len(rows) else texts
 
 

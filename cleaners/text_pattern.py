@@ -13,7 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cleaners.text_arrays import map_rows, rows_matching, rows_not_ascii, rows_with_bytes
+from cleaners.text_arrays import map_rows, put_rows, rows_matching, rows_not_ascii, rows_with_bytes
+
+MAX_ROUNDS = 8  # markup in markup in markup: no honest caption needs more than three
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +25,8 @@ class Pattern:
 
     The rest only saves time. `gate`: a simpler RE2 that matches wherever `find` does (RE2 is slow once counted
     repeats fill its state cache; gates have few). `needs`: ASCII characters of which every match holds at least one.
-    `beyond_ascii`: every match holds a character beyond ASCII. `rows`: finds every caption in which `find` matches,
-    where no gate could.
+    `beyond_ascii`: every match holds a character beyond ASCII. `rows`: finds, among captions beyond ASCII, all that
+    `change` would change, where no RE2 can.
     """
 
     name: str
@@ -42,8 +44,27 @@ class Pattern:
 
 Groups = tuple[tuple[Pattern, ...], ...]  # in the order in which they run; each group has a gate of its own
 
-def clean_patterns(texts: pa.StringArray, groups: Groups) -> pa.StringArray:
-    """Clean the patterns out of every caption, one after the other, once."""
+def clean_texts(texts: pa.StringArray, groups: Groups) -> pa.StringArray:
+    """Clean all patterns out of the captions, over and over where captions still change: so that cleaning what is
+    clean changes nothing."""
+    return map_rows(texts, suspicious(texts, groups), lambda few: _until_clean(few, groups))
+
+
+def _until_clean(texts: pa.StringArray, groups: Groups) -> pa.StringArray:
+    cleaned, rows = texts, np.arange(len(texts))
+    for _ in range(MAX_ROUNDS):
+        before, texts = texts, clean_once(texts, groups)
+        changed = np.flatnonzero(pc.not_equal(before, texts).to_numpy(zero_copy_only=False))
+        if not len(changed):
+            break
+        cleaned = put_rows(cleaned, rows[changed], texts.take(pa.array(changed)))
+        again = changed[suspicious(texts.take(pa.array(changed)), groups)]
+        rows, texts = rows[again], texts.take(pa.array(again))
+    return cleaned
+
+
+def clean_once(texts: pa.StringArray, groups: Groups) -> pa.StringArray:
+    """Clean the patterns of each group, in order, once."""
     for group in groups:
         texts = map_rows(texts, suspicious(texts, (group,)), lambda few, group=group: _clean_group(few, group))
     return texts
@@ -55,12 +76,13 @@ def suspicious(texts: pa.StringArray, groups: Groups) -> np.ndarray:
     found = np.zeros(len(texts), bool)
     if gate := _union(patterns, False):
         found[rows_matching(texts, gate)] = True
-    wide = rows_not_ascii(texts)
-    if len(wide) and (gate := _union(patterns, True)):
-        found[wide[rows_matching(texts.take(pa.array(wide)), gate)]] = True
-    for pattern in patterns:
-        if pattern.rows:
-            found[pattern.rows(texts)] = True
+    if gate := _union(patterns, True):
+        wide = rows_not_ascii(texts)
+        beyond = texts.take(pa.array(wide))
+        found[wide[rows_matching(beyond, gate)]] = True
+        for pattern in patterns:
+            if pattern.rows:
+                found[wide[pattern.rows(beyond)]] = True
     return np.flatnonzero(found)
 
 
@@ -71,22 +93,32 @@ def _union(patterns: tuple[Pattern, ...], beyond_ascii: bool) -> str:
 
 
 def _clean_group(texts: pa.StringArray, group: tuple[Pattern, ...]) -> pa.StringArray:
-    for pattern in group:
-        texts = map_rows(texts, find_rows(texts, pattern), pattern.change or _replace(pattern))
+    """Find first, change then: what one change uncovers for a later pattern is left to the next round of cleaning."""
+    wide = rows_not_ascii(texts) if any(pattern.beyond_ascii for pattern in group) else np.zeros(0, np.int64)
+    finds = [find_rows(texts, pattern, wide) for pattern in group]
+    dirty = np.zeros(len(texts), bool)
+    for rows in finds:
+        dirty[rows] = True
+    place = np.cumsum(dirty) - 1
+    return map_rows(texts, np.flatnonzero(dirty), lambda few: _change(few, group, [place[rows] for rows in finds]))
+
+
+def _change(texts: pa.StringArray, group: tuple[Pattern, ...], finds: list[np.ndarray]) -> pa.StringArray:
+    for pattern, rows in zip(group, finds, strict=True):
+        texts = map_rows(texts, rows, pattern.change or _replace(pattern))
     return texts
 
 
-def find_rows(texts: pa.StringArray, pattern: Pattern) -> np.ndarray:
-    """Return the rows in which `pattern` matches, asking the cheapest question first."""
-    if pattern.rows:
-        rows = pattern.rows(texts)
-    elif pattern.beyond_ascii:
-        rows = rows_not_ascii(texts)
+def find_rows(texts: pa.StringArray, pattern: Pattern, wide: np.ndarray) -> np.ndarray:
+    """Return the rows in which `pattern` matches, asking the cheapest question first. `wide`: the rows not ASCII."""
+    if pattern.beyond_ascii:
+        rows = wide
     elif pattern.needs:
         rows = rows_with_bytes(texts, pattern.needs)
     else:
         return rows_matching(texts, pattern.find)
-    return rows[rows_matching(texts.take(pa.array(rows)), pattern.find)] if len(rows) else rows
+    few = texts.take(pa.array(rows)) if len(rows) else texts.slice(0, 0)
+    return rows[pattern.rows(few) if pattern.rows else rows_matching(few, pattern.find)] if len(rows) else rows
 
 
 def _replace(pattern: Pattern) -> Callable[[pa.StringArray], pa.StringArray]:

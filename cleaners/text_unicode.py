@@ -14,9 +14,6 @@ from cleaners.emoji_text import PICTURES, TEXT_FIRST, character_class
 from cleaners.text_arrays import each
 from cleaners.text_pattern import Pattern
 
-# Mojibake shows as a run of characters from the upper halves of single-byte tables, or as one that stands for a space.
-MAY_BE_MOJIBAKE = r"[\x{80}-\x{2DFF}][^\x00-\x7F]|[\x{80}-\x{9F}ÃÂŒœØÙ]"
-
 
 def _badness() -> str:
     """Return ftfy's own test for mojibake as RE2, a little wider; `fix_encoding` changes nothing that fails it."""
@@ -52,7 +49,7 @@ def _plain(text: str) -> str:
 
 BROKEN_UNICODE = (
     Pattern(
-        name="mojibake", find=_badness(), gate=MAY_BE_MOJIBAKE, beyond_ascii=True, change=each(ftfy.fix_encoding),
+        name="mojibake", find=_badness(), beyond_ascii=True, change=each(ftfy.fix_encoding),
         cleans=("the cafÃ© on the corner", "the café on the corner"), keeps="Tête à tête in São Paulo",
     ),
     Pattern(

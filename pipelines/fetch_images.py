@@ -35,7 +35,8 @@ from corpus.records import BadImage, EncodedImage, Sample, decode_image, from_me
 from corpus.shards import IndexedShard
 from corpus.splits import Sink, Split, fingerprint
 from pipelines import job
-from pipelines.http_client import ROBOTS, Client, FetchError, Limits
+from pipelines.http_answers import ROBOTS, FetchError
+from pipelines.http_client import Client, Limits
 from pipelines.net_guard import DnsCache
 from pipelines.ordered import Spool, in_order
 

@@ -73,7 +73,7 @@ def guarded_socket(allow_private: bool, info) -> socket.socket:
 
 
 class DnsCache:
-    """Answers by name, failures too, kept for ten minutes. One per process; it outlives the event loops."""
+    """Answers by name, lasting failures too, kept for ten minutes. One per process; it outlives the event loops."""
 
     def __init__(self):
         self._entries: dict[str, tuple[float, list | OSError]] = {}
@@ -128,7 +128,8 @@ class GuardedResolver(AbstractResolver):
             answer = error
         except UnicodeError as error:  # a label that is empty or longer than 63 characters
             answer = OSError(socket.EAI_NONAME, f"not a host name: {error}")
-        self._cache.put(host, answer)
+        if getattr(answer, "errno", None) != socket.EAI_AGAIN:
+            self._cache.put(host, answer)
         return answer
 
     async def close(self) -> None:

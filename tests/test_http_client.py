@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines import http_client, net_guard
-from pipelines.http_client import Client, FetchError, Limits, forbidding_directive, retry_after
+from pipelines.http_answers import ROBOTS, FetchError, forbidding_directive, retry_after
+from pipelines.http_client import Client, Limits
 from pipelines.net_guard import DnsCache, ForbiddenAddress, GuardedResolver, why_forbidden
 from tests.bad_server import BadServer, jpeg
 
@@ -207,6 +208,26 @@ CLOSED = """169.254.169.254 fe80::1%eth0 ::ffff:169.254.169.254 fd00:ec2::254 0.
     100.100.100.200 64:ff9b::a9fe:a9fe ::"""
 
 
+def test_a_slow_name_holds_up_nobody_and_a_passing_failure_is_tried_again(monkeypatch):
+    calls = []
+
+    def look(host, *args, **kwargs):
+        calls.append(host)
+        if host == "slow.example":
+            time.sleep(1.5)  # longer than the whole request may take
+        if host == "flaky.example" and calls.count(host) == 1:
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return fake_dns({host: ["127.0.0.1"]})(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look)
+    limits = Limits(total=1.0, retries=1, backoff=0.01, connections=1, allow_private=True)
+    with BadServer() as server:
+        names = ["slow.example", "flaky.example", "quick.example"]
+        answers = fetch(*(f"http://{name}:{server.port}/ok/1" for name in names), limits=limits)
+    assert [answer.data for answer in answers] == [jpeg(1)] * 3
+    assert calls.count("flaky.example") == 2 and calls.count("slow.example") == 1
+
+
 @pytest.mark.parametrize("address", PRIVATE.split())
 def test_private_networks_open_on_request(address):
     assert why_forbidden(address) and why_forbidden(address, allow_private=True) is None
@@ -232,7 +253,7 @@ def test_an_ipv4_address_is_judged_alike_in_every_wrapping(ip):
     (["max-image-preview:large, noai"], None),
 ])  # fmt: skip
 def test_robots_directives(headers, found):
-    assert forbidding_directive(headers, http_client.ROBOTS) == found
+    assert forbidding_directive(headers, ROBOTS) == found
 
 
 def test_retry_after():

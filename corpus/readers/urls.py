@@ -39,7 +39,7 @@ def plan_urls(path: str, columns: Mapping[str, str], reader: str, rows: int) -> 
 
 
 def read_urls(piece: Slice, columns: Mapping[str, str], reader: str) -> Iterator[tuple[int, UrlRow | BadRow]]:
-    """Yield (ordinal in the file, row); a header is no row."""
+    """Yield (ordinal in the file, row). In text formats that is the line's number, from 0; a header is no row."""
     if reader in (*_HEADERLESS, "sbu"):
         for row, record in read(piece):
             yield row, _caption_row(record, reader)
@@ -49,7 +49,7 @@ def read_urls(piece: Slice, columns: Mapping[str, str], reader: str) -> Iterator
         if tsv is None:
             yield row, _record_row(record, columns)
         elif row > 0:
-            yield row - 1, _cells_row(record.split("\t"), tsv, columns)
+            yield row, _cells_row(record.split("\t"), tsv, columns)
 
 
 def _check_columns(path: str, columns: Mapping[str, str]) -> None:

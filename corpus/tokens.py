@@ -197,6 +197,7 @@ class _Hub:
     def _find_control(self) -> None:
         # Tokens the author flagged as special, and ours; added but unflagged ones (runs of blanks, say) are text.
         added = {t.content: i for i, t in self._hf.added_tokens_decoder.items() if t.special}
+        added.pop(self._hf.unk_token, None)  # stands for a character that the vocabulary lacks: no control token
         added |= self.special
         self._control = frozenset(added.values())
         names = sorted(added, key=len, reverse=True)
@@ -210,7 +211,7 @@ class _Hub:
         if self._control.isdisjoint(ids):
             return ids
         ids = [i for part in self._inside.split(text) for i in self._encode_once(part)]
-        return [i for i in ids if i not in self._control]
+        return [i for i in ids if i not in self._control]  # none, unless a normaliser invents a name
 
     def _encode_once(self, text: str) -> list[int]:
         if self._fast is not None:

@@ -283,6 +283,17 @@ def test_ten_thousand_regions_and_forty_images(tmp_path):
     ]  # fmt: skip
 
 
+def test_every_slot_gets_its_own_image(tmp_path):
+    album = sample("chat-sft", "chat", 0, images=[drawn(i)[0] for i in range(3)])
+    album.annotations = {"turns": [{"role": "user", "text": "Compare.", "images": [2, 0]},
+                                   {"role": "assistant", "text": "Done."},
+                                   {"role": "user", "text": "And this beside the first?", "images": [1, 2]},
+                                   {"role": "assistant", "text": "Fine."}]}  # fmt: skip
+    folder, _ = outcomes(tmp_path, [album], dataset="chat-sft", stage=3)
+    assert folder[0].images == [drawn(i)[0].data for i in (2, 0, 1, 2)]
+    assert folder[0].samples[0]["images"] == [0, 1, 2, 3]
+
+
 def test_a_shard_that_does_not_match_its_ledger_stops_the_job(tmp_path):
     write_cleaned(tmp_path / "cleaned", "gqa", [sample("gqa", "vqa", i) for i in range(4)])
     write_cleaned(tmp_path / "other", "gqa", [sample("gqa", "vqa", i) for i in range(4, 8)])

@@ -130,6 +130,17 @@ def test_specials_of_the_tokenizer_itself_stay_text(fast_folder, slow_folder):
     assert eos not in load_tokenizer(slow_folder).encode("see </s> here")
 
 
+def test_unknown_characters_are_no_control_tokens(tmp_path):
+    """A vocabulary of words: what it lacks becomes its unknown token, which is flagged special and yet is data."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({"[UNK]": 0, "a": 1, "cat": 2}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]").save_pretrained(tmp_path)
+    assert load_tokenizer(tmp_path).encode("a cat zebra") == [1, 2, 0]
+
+
 def test_segments_tell_tokens_from_text(tokenizer):
     ids = [tokenizer.special["<ref>"], *tokenizer.encode("a <ref> b"), tokenizer.special["</ref>"], tokenizer.eos]
     assert tokenizer.segments(ids) == [("<ref>", ""), (None, "a <ref> b"), ("</ref>", ""), ("<|endoftext|>", "")]

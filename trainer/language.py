@@ -1,8 +1,11 @@
 """The causal language model: any that transformers knows, ordinarily Qwen2's architecture."""
 
+import json
 from pathlib import Path
 
 import torch
+
+from trainer.convert import qwen_to_qwen2, qwen_to_qwen2_config, read_safetensors
 
 
 def build_language(fields: dict):
@@ -26,36 +29,23 @@ def language_config(name_or_folder: str) -> dict:
     from transformers import AutoConfig
 
     folder = Path(name_or_folder)
-    if folder.is_dir():
-        import json
-
-        path = folder / "config.json"
-        if not path.exists():
-            raise ValueError(f"{folder} is no model folder: it has no config.json")
-        fields = json.loads(path.read_text())
-        if fields.get("model_type") == "qwen":
-            from trainer.convert import qwen_to_qwen2_config
-
-            return qwen_to_qwen2_config(fields)
-    config = AutoConfig.from_pretrained(name_or_folder)  # never remote code
+    if folder.is_dir() and not (folder / "config.json").exists():
+        raise ValueError(f"{folder} is no model folder: it has no config.json")
+    if _is_qwen_v1(folder):
+        return qwen_to_qwen2_config(json.loads((folder / "config.json").read_text()))
+    config = AutoConfig.from_pretrained(name_or_folder, trust_remote_code=False)
     return {**config.to_dict(), "model_type": config.model_type}
 
 
 def language_weights(name_or_folder: str) -> dict[str, torch.Tensor]:
     """Load a causal language model's tensors under transformers' names, in the dtype they are stored in."""
-    if _is_qwen_v1(name_or_folder):
-        from trainer.convert import qwen_to_qwen2, read_safetensors
-
+    if _is_qwen_v1(Path(name_or_folder)):
         return qwen_to_qwen2(read_safetensors(Path(name_or_folder)))
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(name_or_folder, dtype="auto").state_dict()
+    return AutoModelForCausalLM.from_pretrained(name_or_folder, dtype="auto", trust_remote_code=False).state_dict()
 
 
-def _is_qwen_v1(name_or_folder: str) -> bool:
-    path = Path(name_or_folder) / "config.json"
-    if not path.exists():
-        return False
-    import json
-
-    return json.loads(path.read_text()).get("model_type") == "qwen"
+def _is_qwen_v1(folder: Path) -> bool:
+    path = folder / "config.json"
+    return path.exists() and json.loads(path.read_text()).get("model_type") == "qwen"

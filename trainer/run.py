@@ -1,5 +1,6 @@
 """One run of one stage, from a stage folder to an export: put together here, for the command line and for Ray alike."""
 
+import os
 import signal
 import threading
 from contextlib import ExitStack, contextmanager
@@ -17,7 +18,7 @@ from trainer.loop import Run, train_step
 from trainer.model import VisionLanguageModel, count_parameters
 from trainer.progress import Progress
 from trainer.sizes import SIZES, ModelConfig, with_vocabulary
-from trainer.stages import Settings, freeze, make_settings
+from trainer.stages import STAGES, Settings, freeze, make_settings
 from trainer.vision import tower_config
 from trainer.weights import Source, fill, materialise, random_source, state_source
 
@@ -125,7 +126,10 @@ def _check(folder: StageFolder, config: ModelConfig, tokenizer, start: Path | No
 
 
 def _choose_settings(job: Job, config: ModelConfig) -> Settings:
-    flags = {"precision": "bf16" if job.device == "cuda" else "fp32", **job.flags}
+    ways = STAGES[job.stage].tensor_parallel
+    fits = SIZES[config.size].tensor_parallel and int(os.environ.get("WORLD_SIZE", 1)) % ways == 0
+    flags = {"precision": "bf16" if job.device == "cuda" else "fp32", "tensor_parallel": ways if fits else 1}
+    flags |= job.flags
     return make_settings(job.stage, config.size, **flags)
 
 

@@ -157,7 +157,7 @@ def _invented_chinese(length: int) -> str:
     rng = np.random.default_rng(20260103)
     signs = np.array(list(everyday_chinese()))
     text = signs[rng.integers(len(signs), size=length)]
-    ends = np.cumsum(rng.integers(4, 16, length // 16))
+    ends = np.cumsum(rng.integers(4, 16, length // 4))
     text[ends[ends < length]] = "，"
     text[ends[::3][ends[::3] < length]] = "。"
     return "".join(text)

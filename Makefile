@@ -30,7 +30,7 @@ install: .venv/installed .venv/system
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
 	@[ -x $(BIN)/uv ] || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@echo "installing $$(grep -c == requirements.lock) packages into .venv (6 GB, most of it PyTorch)"
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --requirements requirements.lock
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --requirements requirements.lock
 	@touch $@
 
 .venv/system: .venv/installed synth_ocr/faces.csv

@@ -7,7 +7,6 @@ fetch_images.py; a later run over the downloaded shards completes the rules, and
 """
 
 import sys
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -22,17 +21,15 @@ import pyarrow.parquet as pq
 from cleaners import clip, rules
 from cleaners.rule_batch import NO_TEXT
 from corpus.catalog import Dataset, find, load_catalog
-from corpus.ledger import DROPPED, ERROR, KEPT
+from corpus.ledger import KEPT
 from corpus.readers import pairs
 from corpus.readers.pairs import Pair
-from corpus.records import BadImage, EncodedImage, Sample, decode_image
 from corpus.splits import Sink, Split, fingerprint
 from pipelines import job, scoring
 from pipelines.clip_rule import ClipRule
-from pipelines.report import thumbnail
+from pipelines.pair_cleaner import PairCleaner, with_texts
 
 ROWS_PER_SPLIT = 1_000_000  # of a parquet file; a fixed number, so that splits do not depend on the workers
-THUMBNAILS_PER_RULE = 3  # in each split
 _EXAMPLE = "python pipelines/clean_laion.py --dataset laion-en --input 'raw/*.tar' --output cleaned/laion-en"
 
 
@@ -149,7 +146,7 @@ def clean_split(
         _clean_urls(split, sink, dataset, limit)
     else:
         scorer = ClipRule(model, dataset, decoders) if model else None
-        cleaner = _PairCleaner(split, sink, dataset, decode, scorer)
+        cleaner = PairCleaner(split, sink, dataset, decode, scorer)
         is_shard = source["kind"] == "shard"
         batches = _shard_batches(split, dataset) if is_shard else _table_batches(split, dataset, images)
         for batch in _limited(batches, limit):
@@ -184,125 +181,6 @@ def _table_batches(split: Split, dataset: Dataset, images: str | None) -> Iterat
             row += table.num_rows
 
 
-class _PairCleaner:
-    """Runs the rules over batches of pairs and writes what is kept."""
-
-    def __init__(self, split: Split, sink: Sink, dataset: Dataset, decode: bool, scorer: ClipRule | None):
-        self._split, self._sink, self._dataset, self._decode = split, sink, dataset, decode
-        self._scorer = scorer
-        self._shown: Counter = Counter()
-        self._seen: set[str] = set()
-        self._rows = 0
-
-    def clean(self, batch: list[Pair]) -> None:
-        """Judge a batch and write its samples and ledger rows."""
-        self._rows += len(batch)
-        for pair in batch:
-            self._seen.add(pair.source.get("key", ""))
-            pair.key = pair.key or self._key(pair.row)
-        whole = [pair for pair in batch if pair.problem is None]
-        verdicts = rules.clean(_rule_table(whole), self._dataset.rules, language=self._dataset.language)
-        if self._scorer:
-            verdicts = self._scorer.judge(whole, verdicts)
-        kept = pc.equal(verdicts["outcome"], KEPT).to_pylist()
-        texts = verdicts["text_after"].to_pylist()
-        if self._decode:
-            for pair, is_kept in zip(whole, kept, strict=True):
-                if is_kept:
-                    _decode(pair)
-        measured = verdicts.select([name for name in verdicts.column_names if name in rules.SCORES]).to_pylist()
-        for pair, is_kept, text, scores in zip(whole, kept, texts, measured, strict=True):
-            if is_kept and pair.problem is None:
-                self._sink.write(self._sample(pair, text, scores))
-        self._record(batch, whole, verdicts)
-
-    def account_for_sidecar(self) -> None:
-        """Record the rows that img2dataset's parquet lists and the tar does not hold."""
-        sidecar = self._split.source["url"].removesuffix(".tar") + ".parquet"
-        fs, path = fsspec.core.url_to_fs(sidecar)
-        if not fs.isfile(path):
-            return
-        with fs.open(path, "rb") as file:
-            for row, (_, kind, detail) in enumerate(pairs.failed_downloads(file, self._seen), start=self._rows):
-                record = self._sink.drop if kind == "not_downloaded" else self._sink.error
-                record(self._key(row), row, kind, detail=detail)
-
-    def _key(self, row: int) -> str:
-        return f"{self._dataset.name}/{self._split.id}/{row:06d}"
-
-    def _sample(self, pair: Pair, text: str, scores: dict) -> Sample:
-        shipped = {"clip": pair.clip_score} if pair.clip_score is not None else {}
-        return Sample(
-            key=pair.key, dataset=self._dataset.name, task="caption", language=self._dataset.language, text=text,
-            width=pair.width, height=pair.height, images=[EncodedImage(pair.image, pair.ext)], scores=shipped,
-            source={**pair.source, "row": pair.row},
-        )  # fmt: skip
-
-    def _record(self, batch: list[Pair], whole: list[Pair], verdicts: pa.Table) -> None:
-        rows = _ledger_rows(whole, verdicts)
-        broken = [pair for pair in batch if pair.problem is not None]
-        if broken:
-            undecodable = pa.array([pair.problem is not None for pair in whole], pa.bool_())
-            rows = rows.filter(pc.invert(undecodable))
-            rows = pa.concat_tables([rows, _error_rows(broken)], promote_options="default").sort_by("row")
-        images = {pair.row: pair.image for pair in batch}
-        rows = rows.append_column("thumbnail", pa.array(self._thumbnails(rows, images), pa.binary()))
-        self._sink.rows(rows)
-
-    def _thumbnails(self, rows: pa.Table, images: dict) -> Iterator[bytes | None]:
-        for outcome, rule, row in zip(*(rows[name].to_pylist() for name in ("outcome", "rule", "row")), strict=True):
-            wanted = outcome == DROPPED and self._shown[rule] < THUMBNAILS_PER_RULE
-            self._shown[rule] += wanted
-            yield thumbnail(images[row]) if wanted and images[row] else None
-
-
-def _decode(pair: Pair) -> None:
-    try:
-        decode_image(pair.image)
-    except BadImage as error:
-        pair.problem, pair.detail = error.kind, str(error)
-
-
-def _rule_table(batch: list[Pair]) -> pa.Table:
-    return pa.table(
-        {
-            "text": pa.array([pair.text for pair in batch], pa.string()),
-            "width": pa.array([pair.width for pair in batch], pa.int32()),
-            "height": pa.array([pair.height for pair in batch], pa.int32()),
-            "clip_score": pa.array([pair.clip_score for pair in batch], pa.float64()),
-        }
-    )
-
-
-def _ledger_rows(batch: list[Pair], verdicts: pa.Table) -> pa.Table:
-    keys = pa.array([pair.key for pair in batch], pa.string())
-    rows = pa.array([pair.row for pair in batch], pa.int64())
-    before = pa.array([pair.text for pair in batch], pa.string())
-    return _with_texts(verdicts.add_column(0, "key", keys).add_column(1, "row", rows), before)
-
-
-def _with_texts(verdicts: pa.Table, before: pa.ChunkedArray | pa.Array) -> pa.Table:
-    """Keep both texts where a cleaner changed them, and the caption of every row that was dropped."""
-    changed = pc.fill_null(pc.not_equal(before, verdicts["text_after"]), False)
-    telling = pc.or_(changed, pc.not_equal(verdicts["outcome"], KEPT))
-    after = pc.if_else(changed, verdicts["text_after"], None)
-    table = verdicts.drop_columns(["text_after"])
-    return table.append_column("text_before", pc.if_else(telling, before, None)).append_column("text_after", after)
-
-
-def _error_rows(broken: list[Pair]) -> pa.Table:
-    return pa.table(
-        {
-            "key": pa.array([pair.key for pair in broken], pa.string()),
-            "row": pa.array([pair.row for pair in broken], pa.int64()),
-            "outcome": pa.array([ERROR] * len(broken), pa.string()),
-            "rule": pa.array([pair.problem for pair in broken], pa.string()),
-            "detail": pa.array([f"{pair.detail} [{pair.source.get('key', '')}]"[:500] for pair in broken], pa.string()),
-            "text_before": pa.array([pair.text for pair in broken], pa.string()),
-        }
-    )
-
-
 # --- Metadata mode ---
 
 
@@ -332,7 +210,7 @@ def _clean_table(
         cleaned = cleaned.drop_columns([pairs.KEY_COLUMN])
     sink.write_table(cleaned.append_column(pairs.KEY_COLUMN, keys).filter(kept))
     rows = pa.array(range(row, row + table.num_rows), pa.int64())
-    sink.rows(_with_texts(verdicts.add_column(0, "key", keys).add_column(1, "row", rows), columns["text"]))
+    sink.rows(with_texts(verdicts.add_column(0, "key", keys).add_column(1, "row", rows), columns["text"]))
 
 
 def _keys(prefix: str, first: int, rows: int) -> pa.Array:

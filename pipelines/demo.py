@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def steps(out: str) -> Iterator[tuple[str, str]]:
     """Yield (title, command) of the demo."""
     jobs = "python pipelines"
-    yield "A raw crawl: photos, drawings, English and Chinese captions, and dirt", f"{jobs}/make_demo_crawl.py --output {out}/raw"
+    yield "A raw crawl: photos, drawings, captions, and dirt", f"{jobs}/make_demo_crawl.py --output {out}/raw"
     for language in ("en", "zh"):
         yield (
             f"Clean the {language} pairs by the eight rules (Qwen-VL A.1)",
@@ -37,7 +37,7 @@ def steps(out: str) -> Iterator[tuple[str, str]]:
     for stage in (1, 2, 3):
         yield (
             f"Pack the samples of stage {stage}",
-            f"{jobs}/build_stage.py --stage {stage} --data {out}/cleaned --output {out}/stage{stage} --queries 16 --workers 0",
+            f"{jobs}/build_stage.py --stage {stage} --data {out}/cleaned --output {out}/stage{stage} --queries 16",
         )
         start = f"--init {out}/runs/stage{stage - 1}" if stage > 1 else "--size tiny"
         yield (

@@ -92,14 +92,15 @@ def _icon(pair, image, rng, language):
 
 
 def _tags(pair, image, rng, language):
-    wrap = rng.choice(("<p>{}</p>", "<a href='http://example.com/view?id=9'>{}</a>", "<b>{}</b><br/>", "{} &amp; more &ndash; 2019",
-                       "<div class=\"cap\">{}</div>"))  # fmt: skip
+    wrap = rng.choice(("<p>{}</p>", "<a href='http://example.com/view?id=9'>{}</a>", "<b>{}</b><br/>",
+                       "{} &amp; more &ndash; 2019", "<div class=\"cap\">{}</div>"))  # fmt: skip
     return replace(pair, caption=wrap.format(pair.caption))
 
 
 def _litter(pair, image, rng, language):
-    end = rng.choice((" - IMG_2034.jpg", " | www.example-photos.com", " !!!!!!!", " ......", " #photo #nice", " @shutterfan",
-                      " - royalty free stock photo", "\u200b \u200b", " 4f3c9a7d0b1e2f8a6c5d"))  # fmt: skip
+    end = rng.choice((" - IMG_2034.jpg", " | www.example-photos.com", " !!!!!!!", " ......", " #photo #nice",
+                      " @shutterfan", " - royalty free stock photo", "\u200b \u200b",
+                      " 4f3c9a7d0b1e2f8a6c5d"))  # fmt: skip
     return replace(pair, caption=pair.caption + end)
 
 

@@ -93,8 +93,8 @@ def near_pairs(probes: Stacked, long: Stacked, *, keys_at_once: int = 20_000_000
     """Find pairs of near-duplicate images among n, in time linear in n as long as buckets stay below FULL_BUCKET.
 
     `probes` uint64 [n, len(PROBE_VIEWS)] as from `probe_keys`, `long` uint8 [n, VIEWS * 32] the long hashes of all
-    views. Keys are taken by ranges, about `keys_at_once` at a time; only those and the pairs found are in memory. Returns
-    (pairs int64 [m, 2], smaller index first, sorted; number of full buckets, which were not looked into).
+    views. Keys are taken by ranges, about `keys_at_once` at a time; only those and the pairs found are in memory.
+    Returns (pairs int64 [m, 2], smaller index first, sorted; number of full buckets, which were not looked into).
     """
     parts = max(1, -(-len(probes) * len(PROBE_VIEWS) // keys_at_once))
     pairs, full = [np.zeros((0, 2), np.int64)], 0

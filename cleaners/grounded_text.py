@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from cleaners import rules
 from cleaners.grounding import Box, Span, join_pieces, pieces_of
+from corpus.ledger import KEPT
 
 
 class Grounded(NamedTuple):
@@ -76,7 +77,7 @@ def _judge(texts: list[str], settings: Mapping, language: str) -> list[dict]:
     """Run the filters over whole captions; without captions there is nothing to judge."""
     wanted = {name for name in settings if rules.RULES[name].kind == "filter"}
     if not wanted or not any(texts):
-        return [{"outcome": rules.KEPT, "rule": None} for _ in texts]
+        return [{"outcome": KEPT, "rule": None} for _ in texts]
     table = pa.table({"text": pa.array(texts, pa.string())})
     verdicts = rules.clean(table, settings, language=language, rules=wanted)
     return verdicts.drop_columns(["text_after"]).to_pylist()

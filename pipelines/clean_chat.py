@@ -102,14 +102,16 @@ def turns_of(chat: ChatRow) -> Iterator[dict]:
     shown = 0
     for turn in chat.turns:
         images = [piece for piece in turn.pieces if isinstance(piece, int)]
-        text, number = "", shown
+        text, number, named = "", shown, False
         for i, piece in enumerate(turn.pieces):
             if isinstance(piece, str):
-                text += piece
+                text += " " * (named and piece[:1].isalnum()) + piece
+                named = False
                 continue
             number += 1
-            if _between_words(turn.pieces, i):
-                text = f"{text.rstrip()} Picture {number} "
+            named = _between_words(turn.pieces, i)
+            if named:
+                text = f"{text.rstrip()} Picture {number}"
         shown += len(images)
         yield {"role": turn.role, "text": text.strip(), "images": images}
 

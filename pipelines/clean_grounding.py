@@ -22,6 +22,7 @@ from cleaners.grounded_text import Grounded, clean_grounded, join_by_text
 from cleaners.grounding import METHODS, boxes_in, exact, group
 from corpus.catalog import Dataset, find, load_catalog
 from corpus.folder import OutputFolder
+from corpus.ledger import DROPPED
 from corpus.readers import grounding
 from corpus.readers.refs_pickle import load_refs
 from corpus.readers.rows import BadFile, BadRow, GroundingRow
@@ -218,7 +219,7 @@ class _Cleaner:
         before = columns.pop("text_before")
         columns |= {"phrases": len(regions), "boxes": sum(len(region["boxes"]) for region in regions)}
         columns |= {name: value for name, value in verdict.items() if name not in ("outcome", "rule")}
-        if verdict["outcome"] == rules.DROPPED or not regions:
+        if verdict["outcome"] == DROPPED or not regions:
             self._sink.drop(key, number, verdict["rule"] or "no_phrase", text_before=before, **columns)
             return
         changed = {"text_before": before, "text_after": text} if text and text != before else {}

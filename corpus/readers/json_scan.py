@@ -1,7 +1,7 @@
 """Records of a JSON file of any size, with their byte positions, in memory bounded by the largest record.
 
 The file is decoded as Latin-1 for the scan, so that one character is one byte and positions found are positions in the
-file; whoever wants a record's text decodes its bytes as UTF-8.
+file; a record that is not ASCII is decoded again, as UTF-8.
 """
 
 import json
@@ -26,7 +26,7 @@ class CutJson(Exception):
 class Found:
     """A record: the top-level key it stands under (an array's key, or its own key in an object), its bytes, its value.
 
-    In an object of records the bytes include the key: `"id": {...}`. Strings in `value` are Latin-1 readings.
+    In an object of records the bytes include the key: `"id": {...}`.
     """
 
     key: str | None
@@ -84,7 +84,7 @@ def _elements(cursor: "_Cursor", key: str | None) -> Iterator[Found]:
 class _Cursor:
     def __init__(self, file: BinaryIO):
         self._file, self._text, self._base, self._at, self._ended = file, "", 0, 0, False
-        self._grow(CHUNK)
+        self._grow(max(CHUNK, 4))
         if self._text.startswith(("\xff\xfe", "\xfe\xff")):
             raise BadFile("UTF-16 text; convert it to UTF-8 first")
         if self._text.startswith("\xef\xbb\xbf"):
@@ -120,6 +120,9 @@ class _Cursor:
                 continue
             if stop == len(self._text) and self._grow(CHUNK):  # a number may go on
                 continue
+            raw = self._text[self._at : stop]
+            if not raw.isascii():
+                value = json.loads(raw.encode("latin-1").decode("utf-8", "replace"))
             start, self._at = self._at, stop
             return self._base + start, self._base + stop, value
 

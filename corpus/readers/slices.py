@@ -23,6 +23,7 @@ from corpus.shards import read_shard
 
 MAX_SLICE_BYTES = 64 << 20
 MAX_LINE_BYTES = 64 << 20
+_NO_RECORD = object()  # an empty line, a heading: counted, not yielded
 _BETWEEN = re.compile(r"\s*([:,]?)\s*")
 _BY_NAME = {
     "jsonl": "jsonl",
@@ -107,11 +108,13 @@ def plan_arrays(path: str, rows: int, names: tuple[str, ...]) -> list[Slice]:
 def read(piece: Slice) -> Iterator[tuple[int, object]]:
     """Yield (ordinal in the file, record): dicts, for `lines` strings, for `tar` RawSamples; BadRow where unreadable.
 
-    A record of a JSON object of records is the pair (key, value).
+    A record of a JSON object of records is the pair (key, value). In formats of lines the ordinal is the line's number,
+    from 0; empty lines and a CSV's heading are counted, and are no records.
     """
     row = piece.row
     for record in _READ[piece.format](piece):
-        yield row, record
+        if record is not _NO_RECORD:
+            yield row, record
         row += 1
     if piece.damage:
         yield row, BadRow("cut_json", piece.damage)
@@ -184,25 +187,24 @@ def _read_json(piece: Slice) -> Iterator[object]:
 def _read_jsonl(piece: Slice) -> Iterator[object]:
     for line in _lines(piece):
         try:
-            yield json.loads(line)
+            yield json.loads(line) if line.strip() else _NO_RECORD
         except (ValueError, RecursionError) as error:
             yield BadRow("bad_json", f"{error} in {line[:80]!r}")
 
 
 def _read_text(piece: Slice) -> Iterator[object]:
     for line in _lines(piece):
-        yield line.decode("utf-8-sig", "replace")
+        yield line.decode("utf-8-sig", "replace") if line.strip() else _NO_RECORD
 
 
 def _lines(piece: Slice) -> Iterator[bytes]:
-    """Yield the lines of a slice without their ends; empty lines are no records."""
+    """Yield the lines of a slice without their ends."""
     with open_file(piece.paths[0]) as file:
         file.seek(piece.start)
         left = piece.stop - piece.start
         while left > 0 and (line := file.readline(min(left, MAX_LINE_BYTES))):
             left -= len(line)
-            if line.strip():
-                yield line.rstrip(b"\r\n")
+            yield line.rstrip(b"\r\n")
 
 
 def _read_csv(piece: Slice) -> Iterator[object]:
@@ -210,8 +212,10 @@ def _read_csv(piece: Slice) -> Iterator[object]:
         header = next(csv.reader([file.readline(CHUNK).decode("utf-8-sig", "replace")]), [])
     text = _bytes(piece).decode("utf-8", "replace")
     rows = csv.reader(io.StringIO(text, newline=""))
-    for cells in list(rows)[1 if piece.start == 0 else 0 :]:
-        if len(cells) != len(header):
+    for i, cells in enumerate(rows):
+        if not cells or (i == 0 and piece.start == 0):
+            yield _NO_RECORD
+        elif len(cells) != len(header):
             yield BadRow("bad_csv", f"{len(cells)} cells under {len(header)} headings: {cells[:4]}"[:200])
         else:
             yield dict(zip(header, cells, strict=True))
@@ -262,7 +266,7 @@ def _arrays(path: str, names: tuple[str, ...]) -> list[list[str]]:
         try:
             for found in scan(file):
                 if found.key in columns and found.in_array:
-                    columns[found.key].append(str(found.value).encode("latin-1", "replace").decode("utf-8", "replace"))
+                    columns[found.key].append(str(found.value))
         except CutJson as error:
             raise BadFile(f"{path}: {error}; its arrays no longer run in parallel, fetch the file again") from None
     lengths = {name: len(column) for name, column in columns.items()}

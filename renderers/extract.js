@@ -150,8 +150,11 @@
   // The index of the line box that holds the character at `offset` or, where that one is collapsed, the next after it.
   function lineOf(node, offset, boxes, low) {
     for (let at = offset; at < node.length && at < offset + 400; at++) {
-      const r = boxOf(node, at, at + 1);
-      if (r.width <= 0 || r.height <= 0) continue;
+      range.setStart(node, at);
+      range.setEnd(node, at + 1);
+      const own = [...range.getClientRects()].filter(r => r.width > 0 && r.height > 0);
+      if (!own.length) continue;
+      const r = own[own.length - 1];  // the character after a soft hyphen brings the hyphen's box along
       const x = (r.left + r.right) / 2, y = (r.top + r.bottom) / 2;
       for (let i = low; i < boxes.length; i++) {
         const b = boxes[i];
@@ -226,7 +229,7 @@
           box = boxOf(node, from, to);
         }
         let text = node.data.slice(from, to);
-        const hyphen = text.endsWith('\u00ad') && i + 1 < boxes.length;
+        const hyphen = i + 1 < boxes.length && (text.endsWith('\u00ad') || node.data[to] === '\u00ad');
         text = transformed(text.replaceAll('\u00ad', ''), css.transform) + (hyphen ? '-' : '');
         characters += text.length;
         if (characters > most) return {pieces, hidden, overflow: true};

@@ -15,13 +15,16 @@ import pymupdf
 from renderers.characters import clean_text
 from renderers.ink import Ink
 from renderers.lines import Run, merge_runs
-from renderers.page import BadDocument, Page, Quad, Rect, turned_quad, union
+from renderers.page import BadDocument, Page, Quad, Rect, turned_quad
 
 # Ligatures are expanded ("fi", not U+FB01), undecodable glyphs become U+FFFD rather than arbitrary letters, and boxes
-# come from the glyphs' outlines rather than from the font's ascent and descent.
+# come from the glyphs' outlines rather than from the font's ascent and descent. A file's own replacement texts
+# (ActualText) are for ears, not eyes, and often swallow text that shows.
 TEXT_FLAGS = (
-    pymupdf.TEXTFLAGS_WORDS & ~pymupdf.TEXT_PRESERVE_LIGATURES & ~pymupdf.TEXT_CID_FOR_UNKNOWN_UNICODE
-) | pymupdf.TEXT_ACCURATE_BBOXES
+    (pymupdf.TEXTFLAGS_WORDS & ~pymupdf.TEXT_PRESERVE_LIGATURES & ~pymupdf.TEXT_CID_FOR_UNKNOWN_UNICODE)
+    | pymupdf.TEXT_ACCURATE_BBOXES
+    | pymupdf.TEXT_IGNORE_ACTUALTEXT
+)
 _PAINTED = 16 | 32 | 64  # char_flags: filled, stroked, or a clip for something painted later; none = invisible text
 _beyond_latin = re.compile(
     "[^\0-\xff\u0152-\u0192\u02c6-\u02dc\u2010-\u2044\u20ac\u2122\u2212\ufb01\ufb02\ufffd]"
@@ -86,7 +89,7 @@ def render_page(document: pymupdf.Document, number: int, settings: PdfSettings) 
         pixels = _pixels(drawing, scale)
         words = pymupdf.TextPage(drawing.get_textpage(TEXT_FLAGS))
         blocks = [block["lines"] for block in words.extractDICT()["blocks"] if "lines" in block]
-        boxes = word_boxes(words) if spaces_overlap(blocks) else {}
+        boxes = inked_boxes(words) if spaces_overlap(blocks) else {}
         lines, hidden = _lines(blocks, boxes, drawing, pixels, scale)
         misdrawn = misdrawn_characters(page, blocks)
     except BadDocument:
@@ -146,32 +149,40 @@ def _lines(blocks, boxes, drawing: pymupdf.DisplayList, pixels: np.ndarray, scal
 
 
 def spaces_overlap(blocks: list[list[dict]]) -> bool:
-    """Whether the white space at an end of some line may lie over another line's text."""
+    """Whether the white space at an end of some line may lie over the text of another line beside it."""
     lines = [line for block in blocks for line in block]
     ragged = [_is_ragged(line["spans"]) for line in lines]
     if not any(ragged):
         return False
     boxes = np.array([line["bbox"] for line in lines])
-    low, high = boxes[:, None, :2] + 1, boxes[:, None, 2:] - 1  # boxes of lines set tight touch by a point
-    overlap = ((low < boxes[None, :, 2:]) & (high > boxes[None, :, :2])).all(axis=2)
-    np.fill_diagonal(overlap, False)
-    return bool(overlap[ragged].any())
+    upright = np.array([abs(line["dir"][0]) >= abs(line["dir"][1]) for line in lines])
+    boxes = np.where(upright[:, None], boxes, boxes[:, [1, 0, 3, 2]])  # now x runs along every line
+    low, high = np.maximum(boxes[:, None, :2], boxes[None, :, :2]), np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
+    common = high - low
+    height = boxes[:, 3] - boxes[:, 1]
+    beside = (common[..., 0] > 1) & (common[..., 1] > 0.5 * np.minimum(height[:, None], height[None, :]))
+    beside &= upright[:, None] == upright[None, :]
+    np.fill_diagonal(beside, False)
+    return bool(beside[ragged].any())
 
 
 def _is_ragged(spans: list[dict]) -> bool:
     return spans[0]["text"][:1].isspace() or spans[-1]["text"][-1:].isspace()
 
 
-def word_boxes(text: pymupdf.TextPage) -> dict[tuple[int, int], Rect]:
-    """Return the box around the words of each line, in points, by (block, line).
+def inked_boxes(text: pymupdf.TextPage) -> dict[tuple[int, int], Rect]:
+    """Return the box around the characters of each line that are not white space, in points, by (block, line).
 
     A line's own box takes in the white space at its ends. Drawing the box in to the ink mends that, except in files
-    whose white space lies over the next piece of text.
+    whose white space lies over the next piece of text. Slow: asked for only where `spaces_overlap`.
     """
     boxes: dict[tuple[int, int], Rect] = {}
-    for x0, y0, x1, y1, _, block, line, _ in text.extractWORDS():
-        known = boxes.get((block, line))
-        boxes[block, line] = union(known, (x0, y0, x1, y1)) if known else (x0, y0, x1, y1)
+    blocks = (block["lines"] for block in text.extractRAWDICT()["blocks"] if "lines" in block)
+    for place, line in (((b, n), line) for b, lines in enumerate(blocks) for n, line in enumerate(lines)):
+        inked = [char["bbox"] for span in line["spans"] for char in span["chars"] if not char["c"].isspace()]
+        if inked:
+            x0, y0, x1, y1 = zip(*inked, strict=True)
+            boxes[place] = min(x0), min(y0), max(x1), max(y1)
     return boxes
 
 

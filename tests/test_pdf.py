@@ -144,3 +144,21 @@ def test_real_vertical_japanese_is_read_down_its_columns(shared_data):
 def test_a_missing_font_with_wrong_glyphs_is_counted(shared_data):
     assert only_page(shared_data("pdf/pymupdf_test_3854.pdf").read_bytes()).misdrawn > 100
     assert only_page(shared_data("pdf/pdfjs_noembed-eucjp.pdf").read_bytes()).misdrawn == 0
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["pymupdf_v110-changes", "pdfjs_XiaoBiaoSong", "olmocr_discoverworld_crazy_table4", "olmocr_edgar-rotated90"],
+)
+def test_every_box_holds_the_words_of_its_own_line(shared_data, name):
+    """Ink alone cannot tell a box from its neighbour's: here MuPDF is asked what text lies inside each box."""
+    source = pymupdf.open(shared_data(f"pdf/{name}.pdf"))
+    right = wrong = 0
+    for page in pdf.render(shared_data(f"pdf/{name}.pdf").read_bytes()):
+        scale = pdf.page_scale(source[page.number].rect, pdf.PdfSettings())
+        for line in page.lines:
+            box = pymupdf.Rect([side / scale for side in bounds(line.quad)]) * source[page.number].derotation_matrix
+            inside = source[page.number].get_text(clip=box + (-1, -1, 1, 1), flags=pdf.TEXT_FLAGS)
+            found = "".join(line.text.split()) in "".join(inside.split())
+            right, wrong = right + found, wrong + (not found)
+    assert wrong <= 0.04 * right

@@ -8,9 +8,9 @@ import numpy as np
 from corpus.formats import Encoded
 from corpus.tokens import Tokenizer
 
-# Blank space that ends in a line break. Qwen's pattern for words never reaches across its end, so paragraphs encoded
-# one by one give the tokens of the whole text.
-_PARAGRAPH_END = re.compile(r"\s*[\r\n]+")
+# From a line break to the last one before the next word. Qwen's pattern for words never reaches across its end, so
+# paragraphs encoded one by one give the tokens of the whole text.
+_PARAGRAPH_END = re.compile(r"[\r\n](?:\s*[\r\n])?")
 
 
 def split_text(text: str, tokenizer: Tokenizer, limit: int) -> list[Encoded]:

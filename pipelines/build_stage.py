@@ -7,7 +7,6 @@ ledgers, manifests, a copy of the tokenizer and corpus.json.
 """
 
 import json
-import shutil
 import sys
 import tempfile
 import textwrap
@@ -165,11 +164,11 @@ def _copy_tokenizer(spec: str | None, folder: OutputFolder) -> None:
         copy = Path(temporary) / packs.TOKENIZER
         load_tokenizer(spec).save(copy)
         target = folder.path(packs.TOKENIZER)
-        if folder.local:
-            shutil.rmtree(target, ignore_errors=True)
-            shutil.copytree(copy, target)
-        else:
-            folder.fs.put(str(copy), target, recursive=True)
+        if folder.fs.exists(target):
+            folder.fs.rm(target, recursive=True)
+        folder.fs.makedirs(target, exist_ok=True)
+        for file in sorted(copy.iterdir()):
+            folder.fs.put_file(str(file), f"{target}/{file.name}")
 
 
 def _count_packs(folder: OutputFolder, split: str) -> tuple[dict, dict[str, dict]]:

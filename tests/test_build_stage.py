@@ -122,6 +122,20 @@ def test_interrupted_and_run_again(cleaned, tmp_path, small_splits, monkeypatch)
     assert bytes_of(again) == whole
 
 
+def test_builds_to_a_url(cleaned, tmp_path):
+    """Output on another file system; a second run changes nothing."""
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    local = build(cleaned, tmp_path / "local", "--dataset", "gqa")
+    for _ in range(2):
+        remote = build(cleaned, "memory://built", "--dataset", "gqa")
+        assert remote.digest == local.digest
+        assert (remote[0].tokens == local[0].tokens).all() and remote[0].images == local[0].images
+        assert remote.tokenizer().fingerprint == local.tokenizer_fingerprint
+        assert [path.rpartition("/")[2] for path in memory.ls("/built/tokenizer", detail=False)] == ["ranks.tiktoken"]
+
+
 def test_other_settings_are_refused(cleaned, tmp_path):
     from corpus.folder import SettingsDiffer
 

@@ -99,7 +99,8 @@ class Sink:
     def write_table(self, table: pa.Table) -> None:
         """Append kept rows to `ID.urls.parquet` (jobs that keep rows of a table instead of samples)."""
         if self._table_writer is None:
-            self._table_writer = pq.ParquetWriter(self._files["urls.parquet"], table.schema, compression="zstd")
+            options = {"compression": "zstd", "use_dictionary": False}  # URLs and captions do not repeat
+            self._table_writer = pq.ParquetWriter(self._files["urls.parquet"], table.schema, **options)
         self._table_writer.write_table(table)
         self._written += table.num_rows
 

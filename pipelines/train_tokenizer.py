@@ -6,6 +6,7 @@ Unicode names of emoji in English and Chinese in emoji, the 6763 characters of G
 captions and questions this script composes, and from formatted numbers; no page of anybody's is read. Qwen's pattern
 for words, Qwen's normalisation (NFC), Qwen's numbering of special tokens: with these 217 the vocabulary has 8192 rows.
 
+example:
   python pipelines/train_tokenizer.py --output corpus/assets/gristmill.tiktoken
 """
 

@@ -1,0 +1,81 @@
+"""Every command in the README and docs names a script that exists and flags that it knows; every link has a target."""
+
+import re
+import shlex
+import subprocess
+import sys
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SCRIPTS = sorted(path for path in (ROOT / "pipelines").glob("*.py") if path.read_text().startswith("#!"))
+
+
+def commands(page: Path) -> list[str]:
+    """Command lines of a page's fenced blocks, continuation lines joined, a prompt taken off."""
+    blocks = re.findall(r"^```[a-z]*\n(.*?)^```", page.read_text(encoding="utf-8"), re.S | re.M)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    lines += re.findall(r"`((?:python|make|torchrun) [^`\n]+)`", page.read_text(encoding="utf-8"))
+    lines = [line.strip().removeprefix("$ ") for line in lines]
+    return [line for line in lines if re.match(r"(\w+=\S+ )*(python|make|torchrun|ray job submit)\s", line)]
+
+
+@lru_cache
+def help_of(*words: str) -> str:
+    done = subprocess.run([sys.executable, *words, "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, f"{words}: {done.stderr}"
+    return done.stdout
+
+
+def target(command: str) -> tuple[str, ...] | None:
+    """What a command runs, as arguments for Python; None for make and python -c."""
+    words = shlex.split(command, comments=True)
+    while words and "=" in words[0]:
+        words.pop(0)
+    if words[0] == "make":
+        rules = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M)
+        assert {word for word in words[1:] if "=" not in word} <= set(rules), command
+        return None
+    if "-m" in words:
+        return ("-m", words[words.index("-m") + 1])
+    scripts = [word for word in words if word.endswith(".py")]
+    return (scripts[0],) if scripts else None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_exist(page):
+    for command in commands(page):
+        runs = target(command)
+        if runs is None or runs[-1] in ("pytest", "venv", "http.server", "pip"):
+            continue
+        known = help_of(*runs)
+        after = command.split(runs[-1], 1)[1]
+        for flag in re.findall(r"(?<=\s)--[a-z][a-z-]*", after):
+            assert flag in known, f"{page.name}: {command}: no {flag}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_have_targets(page):
+    for link in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_help_ends_with_an_example_that_parses(script):
+    text = help_of(f"pipelines/{script.name}")
+    if script.stem == "demo":
+        return
+    example = text.split("example", 1)[1].split("\n", 1)[1].replace("\\\n", " ")
+    _, name, after = example.partition(f"pipelines/{script.name}")
+    assert name
+    for flag in re.findall(r"(?<=\s)--[a-z][a-z-]*", after):
+        assert flag in text.split("example", 1)[0], f"{script.name}: its example uses {flag}"
+
+
+def test_every_job_is_executable():
+    assert [script.name for script in SCRIPTS if not script.stat().st_mode & 0o111] == []

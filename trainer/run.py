@@ -53,12 +53,9 @@ def run_stage(job: Job) -> None:
     config = _choose_config(job, start, tokenizer)
     _check(folder, config, tokenizer, start)
     settings = _choose_settings(job, config)
-    found = _find_checkpoint(job)
     about = {"path": folder.path, "digest": folder.digest}
     record = checkpoint.json_form({"settings": settings.to_dict(), "model": config.to_dict(), "corpus": about})
-    if found:
-        state = checkpoint.read_state(found)
-        checkpoint.require_same_run(found, state, settings, record["model"], about)
+    found, first = _find_checkpoint(job, settings, record)
     if settings.deterministic:
         torch.use_deterministic_algorithms(True)
     world = parallel.join_world(settings, job.device)
@@ -66,12 +63,11 @@ def run_stage(job: Job) -> None:
         model = build_model(config, settings, world)
         if not found:
             fill(model, _sources(job, start, config, settings))
-        plan = make_plan(folder, settings, world)
-        run = Run(model, settings, world, plan)
+        run = Run(model, settings, world, make_plan(folder, settings, world))
         if found:
             checkpoint.load(found, model, run.optimizer, world)
         parallel.optimise(model, settings)
-        _train(job, run, folder, record, state["step"] if found else 0)
+        _train(job, run, folder, record, first)
     finally:
         parallel.leave_world(world)
 
@@ -133,13 +129,18 @@ def _choose_settings(job: Job, config: ModelConfig) -> Settings:
     return make_settings(job.stage, config.size, **flags)
 
 
-def _find_checkpoint(job: Job) -> Path | None:
+def _find_checkpoint(job: Job, settings: Settings, record: dict) -> tuple[Path | None, int]:
+    """The checkpoint to go on from and the steps it has; (None, 0) for a new run."""
     found = checkpoint.latest(job.output)
-    if found and job.resume is None:
+    if found is None:
+        return None, 0
+    if job.resume is None:
         raise checkpoint.WrongCheckpoint(
             f"{job.output} holds a run already ({found.name}): give --resume auto to go on, or another --output"
         )
-    return found
+    state = checkpoint.read_state(found)
+    checkpoint.require_same_run(found, state, settings, record["model"], record["corpus"])
+    return found, state["step"]
 
 
 def build_model(config: ModelConfig, settings: Settings, world: parallel.World) -> VisionLanguageModel:

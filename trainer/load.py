@@ -1,0 +1,57 @@
+"""A trained model out of a folder: a run's export, its newest checkpoint, an exported folder, or a released Qwen-VL."""
+
+from pathlib import Path
+
+import torch
+import torch.distributed.checkpoint as dcp
+
+from corpus.packs import TOKENIZER
+from corpus.tokens import Tokenizer, load_tokenizer
+from trainer import checkpoint, export
+from trainer.model import VisionLanguageModel
+from trainer.sizes import ModelConfig
+from trainer.weights import materialise
+
+RELEASED_IMAGE_SIZE = 448  # of Qwen-VL, whose config does not say it
+
+# Model, tokenizer, pixels per side, the stage it was trained in last (None: unknown).
+Loaded = tuple[VisionLanguageModel, Tokenizer, int, int | None]
+
+
+def load_run(folder: Path, device: str, dtype: torch.dtype) -> Loaded:
+    """Load what a folder holds, in evaluation mode. Raises export.WrongModel, saying what is missing."""
+    if not folder.is_dir():
+        raise export.WrongModel(f"{folder}: no such folder")
+    if (folder / "export").is_dir():
+        return _load_export(folder / "export", device, dtype)
+    if (folder / export.CONFIG).exists():
+        return _load_export(folder, device, dtype)
+    if found := checkpoint.latest(folder):
+        return _load_checkpoint(found, device, dtype)
+    raise export.WrongModel(
+        f"{folder} is neither a training run (it has no export and no checkpoints) nor an exported model (no config.json)"
+    )
+
+
+def _load_export(folder: Path, device: str, dtype: torch.dtype) -> Loaded:
+    config, rest = export.read_config(folder)
+    tokenizer = load_tokenizer(folder)
+    if rest.get("tokenizer_fingerprint") not in (None, tokenizer.fingerprint):
+        raise export.WrongModel(
+            f"{folder}: its tokenizer (fingerprint {tokenizer.fingerprint}) is not the one the model was trained with "
+            f"({rest['tokenizer_fingerprint']}): export the model again"
+        )
+    settings = rest.get("history", {}).get("settings", {})
+    model = export.load_model(folder, device, dtype)
+    return model, tokenizer, settings.get("image_size", RELEASED_IMAGE_SIZE), settings.get("stage")
+
+
+def _load_checkpoint(folder: Path, device: str, dtype: torch.dtype) -> Loaded:
+    state = checkpoint.read_state(folder)
+    settings, corpus = state["settings"], state["corpus"]["path"]
+    tokenizer = load_tokenizer(f"{corpus}/{TOKENIZER}")
+    with torch.device("meta"):
+        model = VisionLanguageModel(ModelConfig.from_dict(state["model"]), image_rows=settings["image_rows"])
+    materialise(model, device)
+    dcp.load({"model": model.state_dict()}, checkpoint_id=str(folder), no_dist=True)
+    return model.to(dtype).eval().requires_grad_(False), tokenizer, settings["image_size"], settings["stage"]

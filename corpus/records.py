@@ -148,6 +148,8 @@ def _why_not_an_image(data: bytes, error: Exception) -> tuple[str, str]:
     head = bytes(data[:12])
     if head.startswith((b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\1\0")) or head[4:8] == b"ftyp":
         return "unsupported_image", f"first bytes {head!r}; readable formats are JPEG, PNG and WebP"
+    if head.startswith(b"RIFF") and not _has_end(data, "webp"):
+        return "truncated_image", f"webp of {len(data)} bytes that declares more"
     if head.startswith((b"\xff\xd8", b"\x89PNG", b"RIFF")):
         return "undecodable_image", f"damaged header: {error}"[:200]
     return "not_an_image", f"first bytes {head!r}"

@@ -31,12 +31,15 @@ BLOCK = (
 )
 
 
+_FLAGS = "nowrap|noshade|disabled|selected|checked|hidden|async|defer|controls|autoplay|loop|muted|compact"
+
+
 def _tag(names: str) -> str:
-    """RE2 for an opening or closing tag: quoted attributes may hold `>`; a caption cut inside a tag ends in one."""
-    whole = r"""(?:\s(?:[^<>"']|"[^"]*"|'[^']*')*)?/?>"""
-    loose = r"(?:[\s/][^<>]*)?>"
-    cut = r"\s[^<>]*=[^<>]*$"
-    return f"(?i:</?(?:{names})(?:{whole}|{loose}|{cut}))"
+    """RE2 for an opening or closing tag. Quoted attributes may hold `>`; words alone are no attributes, so that
+    `if a<b then c>d` is text; a caption that was cut inside a tag ends in one."""
+    inside = r"""(?:[^<>"']|"[^"]*"|'[^']*')*"""
+    attributes = rf"\s{inside}={inside}>|[\s/][^<>]*=[^<>]*>|\s[^<>]*=[^<>]*$"
+    return rf"(?i:</?(?:{names})(?:\s*/?>|\s+(?:{_FLAGS})\s*/?>|{attributes}))"
 
 
 # In this order: what holds text that nobody was meant to read, then marks that stand for a break, then inline tags.

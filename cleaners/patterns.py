@@ -79,6 +79,7 @@ BOILERPLATE = (
 # --- Addresses and names of files, people and numbers ---
 
 _URL = r"(?:[\w\-.~:/?#@!$&*+,;=%]*[\w/#&=\-])?"
+_AT = r"(?i:\b(?:at|on|from|via|visit|see)\s)?"  # goes with the address
 _TLD = r"(?:com|COM|net|org|info|biz)(?:\.[a-z]{2})?"
 _COUNTRY = r"(?:de|fr|nl|ru|jp|cn|uk|eu|tv|io|pl|cz|ch|au)"
 _EXT = r"(?i:jpe?g|jpe|png|gif|bmp|tiff?|webp|svg|psd|eps|heic|mp4|avi|mov)"
@@ -103,17 +104,17 @@ ADDRESSES = (
         cleans=('"22"" Frozen Bubble Balloon"', '22" Frozen Bubble Balloon'), keeps='"Frozen" Bubble Balloon 22"',
     ),
     Pattern(
-        name="email", find=r"\b\w[\w.+\-]*@\w[\w\-]*(?:\.\w[\w\-]*)+", gate=r"[\w.+\-]@\w", needs="@",
-        cleans=("Order from jane.doe@example.com today", "Order from today"), keeps="Dinner @ the pier, 5.30 pm",
+        name="email", find=rf"{_AT}\b\w[\w.+\-]*@\w[\w\-]*(?:\.\w[\w\-]*)+", gate=r"[\w.+\-]@\w", needs="@",
+        cleans=("Order from jane.doe@example.com today", "Order today"), keeps="Dinner @ the pier, 5.30 pm",
     ),
     Pattern(
         name="url", needs=".:",
         gate=rf"(?i:\b(?:https?|ftp)://|\bwww\.)|\w\.(?:{_TLD}|co\.[a-z]{{2}}|edu|gov|{_COUNTRY})\b",
-        find=rf"(?i:\b(?:https?|ftp)://|\bwww\.){_URL}"
+        find=rf"{_AT}(?:(?i:\b(?:https?|ftp)://|\bwww\.){_URL}"
         rf"|\b\w[\w\-]*(?:\.\w[\w\-]*)*\.{_TLD}\b(?:/{_URL})?"
         rf"|\b[a-z0-9][a-z0-9\-]+\.(?:co\.[a-z]{{2}}|edu|gov)\b(?:/{_URL})?"
-        rf"|\b[a-z0-9\-]{{4,}}\.{_COUNTRY}\b(?:/{_URL})?",
-        cleans=("Getting ready http://example.org/a?b=1 at home", "Getting ready at home"),
+        rf"|\b[a-z0-9\-]{{4,}}\.{_COUNTRY}\b(?:/{_URL})?)",
+        cleans=("Get ready at http://example.org/a?b=1 at home", "Get ready at home"),
         keeps="Dr. Who vs. the U.S.S.R., vol. 2.5",
     ),
     Pattern(
@@ -128,7 +129,7 @@ ADDRESSES = (
         cleans=("Scorching June 14 for Alabama.jpg", "Scorching June 14 for Alabama"), keeps="a drawing in .eps format",
     ),
     Pattern(
-        name="slug", find=r"^[^\s\-]+(?:-[^\s\-]+){2,}$", gate=r"^[^\s\-]+-[^\s\-]+-", needs="-", change=_words,
+        name="slug", find=r"^[!-,.-~]+(?:-[!-,.-~]+){2,}$", gate=r"^[!-,.-~]+-[!-,.-~]+-", needs="-", change=_words,
         cleans=("mount-everest-89590_1280", "mount everest 89590 1280"), keeps="state-of-the-art kitchen",
     ),
     Pattern(
@@ -172,9 +173,9 @@ ADDRESSES = (
 # --- Repetition, and what the patterns above leave behind ---
 
 _ONCE, _ONCE_WIDE = "!?,;:~*=#%|/\\^\"'&<>", "•·。！？，、；：～★☆●■◆○□◇♥♡"
-_LONG_RUN = re.compile(r"\.{4,}|-{3,}|\+{3,}|\${3,}|…{2,}|—{3,}")
-_LONG_RUN_LEFT = {".": "...", "—": "——"}
-_LONG = ("....", "---", "+++", "$$$", "……", "———")
+_LONG_RUN = re.compile(r"\.{4,}|-{3,}|\+{3,}|\${3,}|…{3,}|—{3,}")
+_LONG_RUN_LEFT = {".": "...", "—": "——", "…": "……"}
+_LONG = ("....", "---", "+++", "$$$", "………", "———")
 _LETTER_RUN = re.compile(r"([^\W\d_])\1{4,}")
 _TWICE = "|".join(rf"\x{{{ord(c):X}}}{{2}}" for c in _ONCE)
 _TWICE_WIDE = "|".join(f"{c}{{2}}" for c in _ONCE_WIDE)
@@ -207,13 +208,13 @@ LEFTOVERS = (
         cleans=("WOW!!!! Sale..... ends soon", "WOW! Sale... ends soon"), keeps='Set O... by C++ -- he said "no!"',
     ),
     Pattern(
-        name="repeated_symbols", find=rf"{_TWICE_WIDE}|…{{2}}|—{{3}}", beyond_ascii=True, change=each(_collapse),
-        cleans=("好看！！！★★★★", "好看！★"), keeps="好看！——真的",
+        name="repeated_symbols", find=rf"{_TWICE_WIDE}|…{{3}}|—{{3}}", beyond_ascii=True, change=each(_collapse),
+        cleans=("very nice★★★★ ••• view………", "very nice★ • view……"), keeps="nice — very ★ view……",
     ),
     Pattern(
         name="repeated_letter", change=each(_shorten),
         find="|".join(f"{letter}{{5}}" for letter in string.ascii_letters),
-        cleans=("sooooooo cute", "soo cute"), keeps="1000000 hmmm XXXL",
+        cleans=("sooooooo cute", "soo cute"), keeps="hmmm, size XXXL zzz",
     ),
     Pattern(
         name="repeated_character", find=r"[^\x00-\x7F]", beyond_ascii=True, change=each(_shorten),
@@ -225,13 +226,17 @@ LEFTOVERS = (
         cleans=("Oak table () in red", "Oak table in red"), keeps="f(x) [sic]",
     ),
     Pattern(
+        name="bracket_spaces", find=r"(^|\s)([(\[{])\s+|(\w)\s+([)\]}])", replace=r"\1\2\3\4",
+        cleans=("Book 4 (   unabridged ) by John", "Book 4 (unabridged) by John"), keeps="sad :( day (one) [two]",
+    ),
+    Pattern(
         name="doubled_separators", find=r"(\s[\-–—|,:;])(?:\s[\-–—|,:;])+(\s|$)", replace=r"\1\2",
         cleans=("Mercedes NAV - - 56", "Mercedes NAV - 56"), keeps="Mercedes - NAV - 56",
     ),
     Pattern(
-        name="separators", gate=rf"^[{_SEPARATORS}>»、，。]|[{_SEPARATORS}«、，]$",
-        find=rf"^[{_SEPARATORS}>»、，。]+|[{_SEPARATORS}«、，]+$",
-        cleans=(": Decorative wall clocks -", "Decorative wall clocks"), keeps="Wall-clocks: a guide.",
+        name="separators", gate=rf"^[{_SEPARATORS}>»、，。]|[{_SEPARATORS}«、，(（【\[{{]$",
+        find=rf"^[{_SEPARATORS}>»、，。]+|[{_SEPARATORS}«、，(（【\[{{]+$",
+        cleans=(": Decorative wall clocks - (", "Decorative wall clocks"), keeps="Wall-clocks: a guide (short).",
     ),
     Pattern(
         name="white_space", find=rf"  |[{_SPACES}]|^ | $",

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cleaners import filters, scripts
 from cleaners.html_text import HTML
@@ -116,6 +117,16 @@ def _check(rule: Rule, parameter: str, value) -> None:
         raise ValueError(f"{rule.name}.missing must be 'keep' or 'drop', not {value!r}")
     if parameter == "skip" and (isinstance(value, str) or set(value) - set(PATTERNS)):
         raise ValueError(f"{rule.name}.skip is a list of patterns, not {value!r}; patterns are {', '.join(PATTERNS)}")
+    if parameter == "tags" and not _is_re2(value):
+        raise ValueError(f"{rule.name}.tags is no RE2 pattern: {value!r}")
+
+
+def _is_re2(pattern) -> bool:
+    try:
+        pc.match_substring_regex(pa.array([""]), pattern)
+    except (pa.ArrowInvalid, TypeError):
+        return False
+    return True
 
 
 def thresholds(settings: Mapping[str, Mapping]) -> dict[str, list[float]]:

@@ -79,7 +79,7 @@ BROKEN_UNICODE = (
     Pattern(
         name="full_width_punctuation", find=r"[\x{FF01}-\x{FF5E}]", beyond_ascii=True, languages=frozenset({"en"}),
         change=each(lambda text: re.sub("[\uff01-\uff5e]", lambda m: chr(ord(m[0]) - 0xFEE0), text)),
-        cleans=("Red shoes（ size 7 ）！", "Red shoes( size 7 )!"), keeps="Red shoes (size 7)!",
+        cleans=("Red shoes （size 7）！", "Red shoes (size 7)!"), keeps="Blue shoes (size 7)!",
     ),
 )  # fmt: skip
 

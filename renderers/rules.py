@@ -21,9 +21,8 @@ PDF_RULES = {
     "missing_font": 0,  # more characters drawn with a wrong glyph than this
     "duplicate": 1,  # seen this often in the split already
 }
-HTML_RULES = {
-    name: threshold for name, threshold in PDF_RULES.items() if name not in ("latin_extended", "missing_font")
-}  # fmt: skip
+HTML_RULES = {name: value for name, value in PDF_RULES.items() if name not in ("latin_extended", "missing_font")}
+HTML_RULES["too_many_characters"] = 60_000  # a web page is a scroll of several sheets
 _AT_LEAST = ("too_small", "too_few_characters")  # the rules that drop below their threshold
 _AT_MOST = ("blank",)  # drops at its threshold and below
 

@@ -1,0 +1,176 @@
+"""The two rendering jobs from end to end: every document in the ledger, samples that open, the same bytes again."""
+
+import argparse
+import io
+import subprocess
+import sys
+import tarfile
+import zipfile
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pymupdf
+import pytest
+from PIL import Image
+
+from corpus.formats import IMAGE, TEXT, ocr
+from corpus.records import from_members
+from corpus.shards import IndexedShard
+from pipelines import documents, job, pages, render_html, render_pdf
+from renderers import chromium, rules
+from renderers.encoded import OutputSettings
+from renderers.ink import ink_report, luminance
+from renderers.pdf_process import PdfProcess
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def pdf_document(*texts: str) -> bytes:
+    made = pymupdf.open()
+    for text in texts:
+        made.new_page(width=500, height=400).insert_textbox((40, 40, 460, 380), text, fontsize=9)
+    return made.tobytes()
+
+
+def words(count: int) -> str:
+    return " ".join(f"word{i * 7919 % 10007}" for i in range(count))
+
+
+def archive(tmp_path, members: dict[str, bytes]) -> Path:
+    path = tmp_path / "documents.zip"
+    with zipfile.ZipFile(path, "w") as made:
+        for name, data in members.items():
+            made.writestr(name, data)
+    return path
+
+
+def run_pdf(tmp_path, path: Path, name: str = "out", **changed) -> tuple[list[dict], list]:
+    """Run the PDF job in this process; return the ledger's rows and the samples."""
+    thresholds = rules.PDF_RULES | changed
+    args = argparse.Namespace(dataset="pdfs", output=str(tmp_path / name), overwrite=False, limit=None, workers=0)
+    work = partial(render_pdf.render_split, dataset="pdfs", thresholds=thresholds, tokens=1720, limit=None)
+    with PdfProcess(output=OutputSettings(rules=thresholds)) as process:
+        splits = list(documents.plan([str(path)]))
+        job.run("render_pdf", args, splits, {}, work, scores=pages.SCORES, setup=lambda: process)
+    return read_back(tmp_path / name)
+
+
+def read_back(folder: Path) -> tuple[list[dict], list]:
+    rows = [row for path in sorted(folder.glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+    samples = []
+    for path in sorted(folder.glob("*.tar")):
+        shard = IndexedShard(path)
+        samples += [from_members(shard[i][1]) for i in range(len(shard))]
+    return rows, samples
+
+
+def test_every_document_and_page_is_accounted_for(tmp_path):
+    path = archive(tmp_path, {
+        "good.pdf": pdf_document(words(40), words(41)),
+        "dense.pdf": pdf_document(words(250)),
+        "again.pdf": pdf_document(words(40)),
+        "short.pdf": pdf_document("short"),
+        "extended.pdf": pdf_document("x"),
+        "blank.pdf": pdf_document(""),
+        "junk.pdf": b"not a PDF at all",
+        "empty.pdf": b"",
+        "../../escape.pdf": pdf_document(words(42)),
+    })  # fmt: skip
+    rows, samples = run_pdf(tmp_path, path)
+    outcome = {(row["document"], row["page"], row["window"]): row["rule"] or "kept" for row in rows}
+    assert outcome["junk.pdf", None, None] == "not_a_pdf" and outcome["empty.pdf", None, None] == "empty"
+    assert outcome["short.pdf", 0, None] == "too_few_characters" and outcome["blank.pdf", 0, None] == "blank"
+    assert outcome["again.pdf", 0, None] == "duplicate"
+    assert outcome["good.pdf", 0, 0] == outcome["good.pdf", 1, 0] == outcome["../../escape.pdf", 0, 0] == "kept"
+    windows = [row for row in rows if row["document"] == "dense.pdf"]
+    assert len(windows) == windows[0]["windows"] >= 2
+    kept = [row["key"] for row in rows if row["outcome"] == "kept"]
+    assert kept == [sample.key for sample in samples] and all(key.startswith("pdfs/00000/") for key in kept)
+    assert not list(tmp_path.parent.glob("escape*"))
+
+
+def test_samples_hold_honest_coordinates_and_fit_a_training_sample(tmp_path, shared_data):
+    from corpus.tokens import load_tokenizer
+
+    tokenizer = load_tokenizer(shared_data("tokenizer/qwen.tiktoken"))
+    rows, samples = run_pdf(tmp_path, shared_data("pdf/pdfminer_issue-1061-colour-space-stack.pdf"))
+    assert len(samples) > 30
+    for sample in samples:
+        image = np.asarray(Image.open(io.BytesIO(sample.images[0].data)))
+        assert image.shape == (sample.height, sample.width, 3)
+        quads = [line["quad"] for line in sample.annotations["lines"]]
+        assert ink_report(luminance(image), quads)["caught"] > 0.9
+        pieces = [piece for piece in ocr(sample).pieces if piece.kind != IMAGE]
+        assert 258 + sum(len(tokenizer.encode(p.value)) if p.kind == TEXT else 1 for p in pieces) <= 2048
+
+
+def test_the_same_input_gives_the_same_bytes(tmp_path):
+    path = archive(tmp_path, {"a.pdf": pdf_document(words(40), words(251)), "b.pdf": b"junk"})
+    run_pdf(tmp_path, path, "one")
+    run_pdf(tmp_path, path, "two")
+    for name in ("00000.tar", "00000.parquet", "00000.idx"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_rules_are_switchable_and_unknown_ones_are_refused(tmp_path):
+    path = archive(tmp_path, {"short.pdf": pdf_document("short"), "again.pdf": pdf_document("short")})
+    rows, _ = run_pdf(tmp_path, path, too_few_characters=None, duplicate=None)
+    assert [row["outcome"] for row in rows] == ["kept", "kept"]
+    found = pages.thresholds(["too_small=300", "duplicate=off"], {}, rules.PDF_RULES)
+    assert found["too_small"] == 300 and found["duplicate"] is None
+    with pytest.raises(job.UserError, match="rules are too_small"):
+        pages.thresholds(["to_small=300"], {}, rules.PDF_RULES)
+
+
+def run_script(script: str, *flags: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "pipelines" / script), *flags, "--workers", "0"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+
+
+def test_the_pdf_script_runs_and_help_ends_with_an_example(tmp_path):
+    path = archive(tmp_path, {"good.pdf": pdf_document(words(40), words(41), words(42))})
+    done = run_script("render_pdf.py", "--input", str(path), "--output", str(tmp_path / "out"), "--limit", "2")
+    assert done.returncode == 0, done.stderr
+    assert len(read_back(tmp_path / "out")[0]) == 2
+    shown = run_script("render_pdf.py", "--help").stdout
+    assert shown.strip().splitlines()[-1].strip().startswith("python pipelines/render_pdf.py")
+
+
+def test_the_html_job_renders_a_tar(tmp_path):
+    try:
+        chromium.find_chromium()
+    except FileNotFoundError as missing:
+        pytest.skip(str(missing))
+    html = {
+        "good.html": f"<p>{words(60)}".encode(),
+        "tall.html": "".join(f"<p>Paragraph {i}: {words(20)}" for i in range(150)).encode(),
+        "chinese.html": f"<meta charset=gbk><p>{'我国集成电路进口突破三千亿美元' * 5}".encode("gbk"),
+        "icons.html": f"<p>{words(60)} \ue001".encode(),
+        "empty.html": b"",
+        "blank.html": b"<p></p>",
+    }
+    with tarfile.open(tmp_path / "pages.tar", "w") as made:
+        for name, data in html.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            made.addfile(info, io.BytesIO(data))
+    done = run_script("render_html.py", "--input", str(tmp_path / "pages.tar"), "--output", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    rows, samples = read_back(tmp_path / "out")
+    outcomes = {(row["document"], row["rule"] or "kept") for row in rows}
+    assert outcomes == {
+        ("good.html", "kept"), ("tall.html", "kept"), ("chinese.html", "kept"), ("icons.html", "private_use"),
+        ("empty.html", "empty"), ("blank.html", "blank"),
+    }  # fmt: skip
+    tall = [sample for sample in samples if sample.source["document"] == "tall.html"]
+    assert len(tall) >= 3 and all(sample.height <= 1448 for sample in tall)
+    lines = [line["text"] for sample in tall for line in sample.annotations["lines"]]
+    assert sum(line.startswith("Paragraph ") for line in lines) == 150
+    assert next(sample.language for sample in samples if sample.source["document"] == "chinese.html") == "zh"
+
+
+def test_rules_of_the_catalog_are_known():
+    assert pages.KNOWN_RULES["render_pdf"].keys() == rules.PDF_RULES.keys()
+    assert "latin_extended" not in pages.KNOWN_RULES[render_html.__name__.rpartition(".")[2]]

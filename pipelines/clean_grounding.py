@@ -124,8 +124,8 @@ _refs = functools.lru_cache(maxsize=1)(load_refs)
 
 
 @functools.lru_cache(maxsize=1)
-def _tables(paths: tuple[str, ...], reader: str) -> Mapping:
-    """Read what rows are looked up in; once per process."""
+def _tables(paths: tuple[str, ...], reader: str, content: str) -> Mapping:
+    """Read what rows are looked up in; once per process and `content`, the fingerprint of the files."""
     make = grounding.READERS[reader].tables
     return make(list(paths)) if make and paths else {}
 
@@ -137,7 +137,8 @@ def clean_split(
     """Clean one slice of annotations: every row goes to the sink once, in input order."""
     cleaner = _Cleaner(split, sink, dataset, annotated.Pictures(**pictures), method, keep)
     beside = split.source["beside"] or ([split.source["url"]] if reader in ("mdetr", "coco-instances") else [])
-    tables, parse = _tables(tuple(beside), reader), grounding.READERS[reader].parse
+    tables = _tables(tuple(beside), reader, str([split.fingerprint[name] for name in ("files", "beside")]))
+    parse = grounding.READERS[reader].parse
     for row, record in annotated.limited(_records(annotated.slice_of(split), reader), limit):
         found = [record] if isinstance(record, BadRow) else parse(record, tables, split.source["url"])
         for part, result in enumerate(found):

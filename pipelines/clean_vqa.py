@@ -118,8 +118,8 @@ def _slices(paths: list[str], reader: str) -> Iterator[Slice]:
 
 
 @functools.lru_cache(maxsize=1)
-def _beside(paths: tuple[str, ...], reader: str) -> Mapping:
-    """Open what questions are looked up in; once per process."""
+def _beside(paths: tuple[str, ...], reader: str, content: str) -> Mapping:
+    """Open what questions are looked up in; once per process and `content`, the fingerprint of the files."""
     layout = vqa.READERS[reader]
     if reader == "ai2d":
         return vqa.Files(paths)
@@ -134,7 +134,7 @@ def clean_split(
 ) -> None:  # fmt: skip
     """Clean one slice of questions: every question goes to the sink once, in input order."""
     finder = annotated.Pictures(**pictures)
-    parse, beside = vqa.READERS[layout].parse, _beside(tuple(split.source["beside"]), layout)
+    parse, beside = vqa.READERS[layout].parse, _beside(tuple(split.source["beside"]), layout, str(split.fingerprint["beside"]))
     for row, record in annotated.limited(read(annotated.slice_of(split)), limit):
         found = [record] if isinstance(record, BadRow) else parse(record, beside, split.source["url"])
         for part, question in enumerate(found):

@@ -80,7 +80,8 @@ def test_qwen_vl_finetuning():
 @pytest.mark.parametrize(
     ("record", "expected"),
     [
-        ([], "bad_record"), ({"a": 1}, "bad_record"), ({"messages": []}, "no_answer"), ({"messages": ["x"]}, "bad_record"),
+        ([], "bad_record"), ({"a": 1}, "bad_record"), ({"messages": []}, "no_answer"), ({"messages": ["x"]},
+        "bad_record"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "unknown_role"),
         ({"conversations": [ASKED, TOLD]}, "image_marks"),
         ({"conversations": [ASKED, TOLD], "image": ["a.jpg", "b.jpg"]}, "image_marks"),

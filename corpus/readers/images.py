@@ -60,9 +60,10 @@ class ImageFolder:
         raise BadImage("image_missing", " or ".join(ref.names)[:200])
 
     def _find(self, wanted: PurePosixPath) -> str | None:
-        # An annotation may leave the extension out, and a dot may then belong to the name.
-        files = self._by_stem.get(wanted.stem) or self._by_stem.get(wanted.name) or []
-        named = [f for f in files if f[1] == wanted.name] or files
+        if wanted.suffix[1:].lower() in _EXTENSIONS:
+            named = [f for f in self._by_stem.get(wanted.stem, []) if f[1] == wanted.name]
+        else:  # some sets leave the extension out, and a dot may then belong to the name
+            named = self._by_stem.get(wanted.name, [])
         if len(named) > 1:
             best = max(_common_tail(folder, wanted.parent) for folder, _ in named)
             named = [f for f in named if _common_tail(f[0], wanted.parent) == best]

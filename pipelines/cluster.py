@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+START_ATTEMPTS = 3
 MAX_RETRIES = 5  # of a split whose worker or node died; an exception in our code is never retried
 
 
@@ -56,7 +57,6 @@ def _run_in_process(work, splits, setup) -> Iterator[tuple[Any, Any]]:
 def _start_ray(workers: int | None):
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # a busy laptop needs longer than the default
     import ray
 
     if ray.is_initialized():
@@ -66,16 +66,27 @@ def _start_ray(workers: int | None):
         environment = None if in_uploaded_folder() else {"working_dir": str(ROOT)}
         ray.init(runtime_env=environment, logging_level="ERROR")
     else:
-        ray.init(
-            address="local",
-            num_cpus=workers,
-            include_dashboard=False,
-            _node_ip_address="127.0.0.1",
-            object_store_memory=100 << 20,
-            runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},
-            logging_level="ERROR",
-        )
+        _start_local(ray, workers)
     return ray
+
+
+def _start_local(ray, workers: int | None) -> None:
+    for attempt in range(START_ATTEMPTS):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=workers,
+                include_dashboard=False,
+                _node_ip_address="127.0.0.1",
+                object_store_memory=100 << 20,
+                runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},
+                logging_level="ERROR",
+            )
+            return
+        except Exception as error:  # a bare Exception, when a busy machine needs more than Ray's fixed 30 s
+            if "timed out" not in str(error) or attempt == START_ATTEMPTS - 1:
+                raise SplitFailed(f"Ray did not start: {error} `--workers 0` does without it.") from error
+            ray.shutdown()
 
 
 def _task_submitter(ray, work, gpus: float) -> Callable[[Any], tuple[Any, Callable[[], None]]]:

@@ -28,11 +28,12 @@ async def read_body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
     if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
         raise FetchError("bad_encoding", f"content encoding {encoding[:50]!r}")
     unpack = _Inflater(max_bytes) if encoding not in ("", "identity") else None
-    parts, size = [], 0
+    parts, size, sent = [], 0, 0
     async for chunk in response.content.iter_chunked(_CHUNK):
+        sent += len(chunk)
         chunk = unpack(chunk) if unpack else chunk
         size += len(chunk)
-        if size > max_bytes:
+        if max(size, sent) > max_bytes:
             raise FetchError("too_large", f"more than {max_bytes} bytes{' unpacked' if unpack else ''}")
         parts.append(chunk)
     if unpack and not unpack.finished:
@@ -44,7 +45,8 @@ class _Inflater:
     """Bounded decompression: never makes more than one byte above the cap, however small the input."""
 
     def __init__(self, max_bytes: int):
-        self._left, self._stream, self._first = max_bytes + 1, zlib.decompressobj(47), True
+        self._left, self._stream = max_bytes + 1, zlib.decompressobj(47)
+        self._start: bytes | None = b""  # what came before the first output, for the second try below
 
     @property
     def finished(self) -> bool:
@@ -53,15 +55,18 @@ class _Inflater:
     def __call__(self, chunk: bytes) -> bytes:
         if self._left <= 0:
             return b""
+        if self._start is not None:
+            self._start += chunk
         try:
             made = self._stream.decompress(chunk, self._left)
         except zlib.error as error:
-            if not self._first:
+            if self._start is None:
                 raise FetchError("bad_encoding", str(error)) from None
+            start, self._start = self._start, None
             self._stream = zlib.decompressobj(-15)  # "deflate" without its zlib wrapping is common
-            self._first = False
-            return self(chunk)
-        self._first = False
+            return self(start)
+        if made or (self._start is not None and len(self._start) > _CHUNK):
+            self._start = None
         self._left -= len(made)
         return made
 

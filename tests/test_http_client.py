@@ -4,12 +4,13 @@ import asyncio
 import hashlib
 import socket
 import time
+import zlib
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines import http_client, net_guard
+from pipelines import http_answers, http_client, net_guard
 from pipelines.http_answers import ROBOTS, FetchError, forbidding_directive, retry_after
 from pipelines.http_client import Client, Limits
 from pipelines.net_guard import DnsCache, ForbiddenAddress, GuardedResolver, why_forbidden
@@ -254,6 +255,17 @@ def test_an_ipv4_address_is_judged_alike_in_every_wrapping(ip):
 ])  # fmt: skip
 def test_robots_directives(headers, found):
     assert forbidding_directive(headers, ROBOTS) == found
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.binary(max_size=3000), st.sampled_from([15, -15, 31]), st.integers(1, 400), st.integers(10, 3000))
+def test_unpacking_gives_the_bytes_back_and_never_more_than_one_above_the_cap(data, wbits, step, cap):
+    packer = zlib.compressobj(9, zlib.DEFLATED, wbits)
+    packed = packer.compress(data) + packer.flush()
+    unpack = http_answers._Inflater(cap)
+    made = b"".join(unpack(packed[i : i + step]) for i in range(0, len(packed), step))
+    assert made == data[: cap + 1]
+    assert unpack.finished or len(data) >= cap
 
 
 def test_retry_after():

@@ -136,6 +136,35 @@ def test_fingerprints_follow_the_weights(tmp_path):
     assert clip.fingerprint("ViT-B-32:laion2b_s34b_b79k") == "ViT-B-32:laion2b_s34b_b79k"
 
 
+def test_the_training_script_makes_a_model_that_open_clip_reads_and_that_learns(tmp_path):
+    from cleaners import train_tiny_clip as train
+
+    model, transform, tokenize = train.build(tmp_path, None)
+    tokens = tokenize(["a red circle", "左边有一个小的绿色心形" * 9])
+    assert (tokens.max(dim=1).values == train.MODEL["text_cfg"]["vocab_size"] - 1).all()  # <eos>, also when cut
+    pairs = [train.pair(f"train/{i}", []) for i in range(24)]
+    pixels, captions = torch.stack([transform(p.image) for p in pairs]), [p.caption for p in pairs]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(8):
+        texts = train.encode_texts(model, tokenize, captions)
+        losses.append(train.train_step(model, optimizer, pixels, texts, [p.subject for p in pairs]))
+    assert losses[-1] < 0.7 * losses[0]
+    train.save_half(model, tmp_path / "open_clip_model.safetensors")
+    loaded = clip.load(str(tmp_path))
+    assert len(list(clip.score_stream(loaded, scenes(3)))) == 3
+
+
+def test_pairs_of_one_subject_are_no_mismatches():
+    from cleaners.train_tiny_clip import auc, contrastive_loss, others
+
+    features = torch.nn.functional.normalize(torch.eye(4)[[0, 0, 1, 2]], dim=1)
+    assert contrastive_loss(features, features, ["a", "a", "b", "c"], 50.0) < 1e-6
+    assert contrastive_loss(features, features, ["a", "d", "b", "c"], 50.0) > 0.1
+    assert others(["a", "a", "b", "a"]) == [2, 2, 3, 2]
+    assert auc(np.array([1.0, 2.0]), np.array([0.0, 1.0])) == pytest.approx(3.5 / 4)
+
+
 # --- The jobs ---
 
 

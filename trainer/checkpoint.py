@@ -58,6 +58,12 @@ def load(checkpoint: Path, model, optimizer, world: World) -> None:
     set_state_dict(model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
 
 
+def load_weights(checkpoint: Path, model: torch.nn.Module) -> None:
+    """Load the weights alone, in place, into a whole model of one process: for use, not to train on."""
+    with _quiet():
+        dcp.load({"model": model.state_dict()}, checkpoint_id=str(checkpoint), no_dist=True)
+
+
 @contextmanager
 def _quiet():
     """One process without torch.distributed is what we mean; DCP warns of it each time."""

@@ -90,7 +90,9 @@ def choose(logits, options: Options, draws: Sequence[torch.Generator]):
 
 
 @torch.inference_mode()
-def confidences(model: VisionLanguageModel, prompt: np.ndarray, pixels, answers: Sequence[Sequence[int]]) -> list[float]:
+def confidences(
+    model: VisionLanguageModel, prompt: np.ndarray, pixels, answers: Sequence[Sequence[int]]
+) -> list[float]:
     """Return the mean log-probability per token of each answer after the prompt, as Qwen-VL compares options."""
     device = model.vision.conv1.weight.device
     start = model.embed(torch.as_tensor(prompt, dtype=torch.int64, device=device)[None], pixels)

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import torch
-import torch.distributed.checkpoint as dcp
 
 from corpus.packs import TOKENIZER
 from corpus.tokens import Tokenizer, load_tokenizer
@@ -29,7 +28,7 @@ def load_run(folder: Path, device: str, dtype: torch.dtype) -> Loaded:
     if found := checkpoint.latest(folder):
         return _load_checkpoint(found, device, dtype)
     raise export.WrongModel(
-        f"{folder} is neither a training run (it has no export and no checkpoints) nor an exported model (no config.json)"
+        f"{folder} is neither a training run (no export, no checkpoints in it) nor an exported model (no config.json)"
     )
 
 
@@ -53,5 +52,5 @@ def _load_checkpoint(folder: Path, device: str, dtype: torch.dtype) -> Loaded:
     with torch.device("meta"):
         model = VisionLanguageModel(ModelConfig.from_dict(state["model"]), image_rows=settings["image_rows"])
     materialise(model, device)
-    dcp.load({"model": model.state_dict()}, checkpoint_id=str(folder), no_dist=True)
+    checkpoint.load_weights(folder, model)
     return model.to(dtype).eval().requires_grad_(False), tokenizer, settings["image_size"], settings["stage"]

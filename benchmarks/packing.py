@@ -143,7 +143,7 @@ def main() -> None:
     print(f"\nnon-padding share, %\n{'lengths':<34}{'samples':>9}{'mean':>8}{columns}")
     for name, (lengths, each) in real.items():
         compare(name, rng.permutation(lengths), each, max_images)
-    print("\nresampled to a million")
+    print("\nresampled to 200,000 samples")
     million = {name: (rng.choice(lengths, MILLION), each) for name, (lengths, each) in real.items()}
     for name, (lengths, each) in million.items():
         compare(name, lengths[:200_000], each, max_images)

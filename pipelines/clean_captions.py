@@ -72,6 +72,7 @@ def main() -> None:
         first = annotated.as_work(measure_split, **options)
         folder = two_pass.first_pass("texts", args, splits, settings, first, scores=SCORES)
         splits = two_pass.decided(folder, splits, _longest(folder))
+        options["decisions"] = folder.url
     second = annotated.as_work(clean_split, **options)
     job.run("clean_captions", args, splits, settings, second, scores=SCORES)
 
@@ -140,9 +141,9 @@ def measure_split(split: Split, sink: Sink, **options) -> None:
     two_pass.keep_rows(sink, waiting, _FIRST_PASS)
 
 
-def clean_split(split: Split, sink: Sink, *, dataset: Dataset, **options) -> None:
+def clean_split(split: Split, sink: Sink, *, dataset: Dataset, decisions: str | None = None, **options) -> None:
     """Second pass, or the only one: write the samples of a split and a ledger row for every row of it."""
-    chosen = set(two_pass.decision_of(split).tolist()) if "decision" in split.source else None
+    chosen = set(two_pass.decision_of(split, decisions).tolist()) if decisions else None
     for verdict in judge(split, dataset=dataset, **options):
         if verdict.problem is not None:
             verdict.record(sink)

@@ -62,6 +62,7 @@ def main() -> None:
         measure = annotated.as_work(measure_split, **options)
         folder = two_pass.first_pass("documents", args, splits, settings, measure, scores=SCORES)
         splits = two_pass.decided(folder, splits, _decide(folder))
+        options["decisions"] = folder.url
     job.run("clean_text", args, splits, settings, annotated.as_work(clean_split, **options), scores=SCORES)
 
 
@@ -182,16 +183,16 @@ def _signatures(table: pa.Table) -> np.ndarray:
     return np.frombuffer(b"".join(values), np.uint32).reshape(-1, PERMUTATIONS)
 
 
-def clean_split(split: Split, sink: Sink, *, dataset: Dataset, **options) -> None:
+def clean_split(split: Split, sink: Sink, *, dataset: Dataset, decisions: str | None = None, **options) -> None:
     """Second pass, or the only one: write the documents of a split and a ledger row for every one of it."""
-    decisions = {}
-    if "decision" in split.source:
-        decisions = {int(d["row"]): d for d in two_pass.decision_of(split) if d["what"] != KEEP}
+    losers = {}
+    if decisions:
+        losers = {int(d["row"]): d for d in two_pass.decision_of(split, decisions) if d["what"] != KEEP}
     for judged in judge(split, dataset=dataset, **options):
         if judged.error is not None or judged.rule is not None:
             judged.record(sink)
-        elif judged.row in decisions:
-            decision = decisions[judged.row]
+        elif judged.row in losers:
+            decision = losers[judged.row]
             judged.rule = _RULES[int(decision["what"])]
             judged.columns["detail"] = (
                 f"of {dataset.name}/{int(decision['of_split']):05d}/{int(decision['of_row']):06d}"

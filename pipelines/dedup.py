@@ -89,6 +89,7 @@ def _run(args, inputs: Sequence[str]) -> None:
         measure = annotated.as_work(measure_split, **options)
         folder = two_pass.first_pass("images", args, splits, settings, measure, scores=SCORES)
         splits = two_pass.decided(folder, splits, _decide(folder))
+        options["decisions"] = folder.url
     job.run("dedup", args, splits, settings, annotated.as_work(clean_split, mark=args.mark, **options), scores=SCORES)
 
 
@@ -191,13 +192,13 @@ def _matrix(table: pa.Table, column: str, kind: type) -> np.ndarray:
     return np.frombuffer(b"".join(values), kind).reshape(-1, width)
 
 
-def clean_split(split: Split, sink: Sink, *, mark: bool, **options) -> None:
+def clean_split(split: Split, sink: Sink, *, mark: bool, decisions: str | None = None, **options) -> None:
     """Second pass, or the only one: write what stays, byte for byte as it was, and a ledger row for every sample."""
-    decisions = {}
-    if "decision" in split.source:
-        decisions = {int(decision["row"]): decision for decision in two_pass.decision_of(split)}
+    losers = {}
+    if decisions:
+        losers = {int(decision["row"]): decision for decision in two_pass.decision_of(split, decisions)}
     for judged in judge(split, **options):
-        rule, detail = _verdict(judged, decisions.get(judged.row))
+        rule, detail = _verdict(judged, losers.get(judged.row))
         columns = {"distance": judged.near[1]} if judged.near else {}
         if judged.error:
             _record_loss(judged, sink)

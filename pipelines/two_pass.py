@@ -72,13 +72,11 @@ def decided(folder: OutputFolder, splits: Sequence[Split], decisions: Sequence[n
         np.save(buffer, decision)
         data = buffer.getvalue()
         folder.write(f"{split.id}.npy", data)
-        source = split.source | {"decision": f"{folder.url}/{split.id}.npy"}
         mark = split.fingerprint | {"decision": hashlib.sha256(data).hexdigest()}
-        result.append(replace(split, source=source, fingerprint=mark))
+        result.append(replace(split, fingerprint=mark))
     return result
 
 
-def decision_of(split: Split) -> np.ndarray:
-    """Return what the reduction decided for a split."""
-    folder, _, name = split.source["decision"].rpartition("/")
-    return np.load(io.BytesIO(OutputFolder(folder).read(name)))
+def decision_of(split: Split, folder: str) -> np.ndarray:
+    """Return what the reduction decided for a split; `folder` is the first pass's."""
+    return np.load(io.BytesIO(OutputFolder(folder).read(f"{split.id}.npy")))

@@ -10,7 +10,8 @@ import json
 import sys
 import tempfile
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,7 +24,7 @@ import pyarrow.parquet as pq
 
 from corpus import packs
 from corpus.catalog import find, load_catalog
-from corpus.folder import OutputFolder
+from corpus.folder import Manifest, OutputFolder
 from corpus.ledger import KEPT
 from corpus.mixture import Share, shares
 from corpus.splits import Split
@@ -43,8 +44,8 @@ def main() -> None:
     catalog = load_catalog(args.catalog)
     chosen = {name: find(catalog, name) for name in args.dataset} if args.dataset else catalog
     data = args.data if "://" in args.data else str(Path(args.data).resolve())
-    kept = {name: _kept_by_split(f"{data}/{name}") for name in chosen}
-    mixture = shares(catalog if args.samples else chosen, args.stage, _available(kept), args.samples)
+    cleaned = {name: _cleaned(f"{data}/{name}") for name in chosen}
+    mixture = shares(catalog if args.samples else chosen, args.stage, _available(cleaned), args.samples)
     mixture = [share for share in mixture if share.dataset in chosen]
     _print_mixture(args.stage, mixture)
     if not any(share.expected for share in mixture):
@@ -52,7 +53,7 @@ def main() -> None:
         raise job.UserError(f"{data} holds no cleaned data for stage {args.stage}; its datasets are {names}")
     recipe = _recipe(args)
     job.run(
-        "build_stage", args, list(_plan(data, mixture, kept)), _settings(args, mixture, recipe),
+        "build_stage", args, list(_plan(data, mixture, cleaned)), _settings(args, mixture, recipe),
         lambda split, sink: build_split(split, sink, recipe), scores=SCORES,
     )  # fmt: skip
     record = finish(args.output, args.stage, args.tokenizer, recipe, mixture)
@@ -70,16 +71,19 @@ def _parser():
     return parser
 
 
-def _kept_by_split(folder: str) -> dict[str, int]:
-    """Return the cleaned samples of a folder by split; an absent folder has none."""
+def _cleaned(folder: str) -> dict[str, Manifest]:
+    """Return the manifests of a cleaned folder's splits that hold samples; an absent folder has none."""
     output = OutputFolder(folder)
     if not output.fs.exists(output.path("job.json")):
         return {}
-    return {split: manifest.counts.kept for split, manifest in output.manifests().items() if manifest.counts.kept}
+    manifests = {split: manifest for split, manifest in output.manifests().items() if manifest.counts.kept}
+    if any("tar" not in manifest.files for manifest in manifests.values()):
+        raise job.UserError(f"{folder} holds lists of URLs, no images: download them first (pipelines/fetch_images.py)")
+    return manifests
 
 
-def _available(kept: dict[str, dict[str, int]]) -> dict[str, int]:
-    return {name: sum(splits.values()) for name, splits in kept.items() if splits}
+def _available(cleaned: dict[str, dict[str, Manifest]]) -> dict[str, int]:
+    return {name: sum(m.counts.kept for m in splits.values()) for name, splits in cleaned.items() if splits}
 
 
 def _recipe(args) -> Recipe:
@@ -111,46 +115,54 @@ def _settings(args, mixture: list[Share], recipe: Recipe) -> dict:
     return {"stage": args.stage, "samples": args.samples, "weights": weights, **told}
 
 
-def _plan(data: str, mixture: list[Share], kept: dict[str, dict[str, int]]) -> Iterator[Split]:
+def _plan(data: str, mixture: list[Share], cleaned: dict[str, dict[str, Manifest]]) -> Iterator[Split]:
     """Yield splits: for one task, slices of cleaned splits, of bounded size."""
     for task in dict.fromkeys(share.task for share in mixture):
-        groups = _groups(data, [share for share in mixture if share.task == task and share.weight], kept)
-        for number, slices in enumerate(groups):
-            folders = {piece["folder"]: OutputFolder(piece["folder"]) for piece in slices}
-            digests = [_tar_digest(folders[piece["folder"]], piece["split"]) for piece in slices]
-            yield Split(f"{task}-{number:05d}", {"task": task, "slices": slices}, {"tars": digests, "slices": slices})
+        pieces = (
+            piece for share in mixture if share.task == task and share.weight
+            for piece in _pieces(f"{data}/{share.dataset}", share, cleaned[share.dataset])
+        )  # fmt: skip
+        for number, slices in enumerate(_groups(pieces)):
+            # What the slices hold, not where they lie: cleaned data may be moved.
+            held = [
+                {**piece, "folder": None, "tar": cleaned[piece["dataset"]][piece["split"]].files["tar"]}
+                for piece in slices
+            ]
+            yield Split(f"{task}-{number:05d}", {"task": task, "slices": slices}, {"slices": held})
 
 
-def _groups(data: str, mixture: list[Share], kept: dict[str, dict[str, int]]) -> Iterator[list[dict]]:
+def _pieces(folder: str, share: Share, manifests: dict[str, Manifest]) -> Iterator[dict]:
+    """Cut a dataset's cleaned splits into slices that are not too large for a split of ours."""
+    step = max(1, min(ROWS_PER_SPLIT, int(SAMPLES_PER_SPLIT / share.weight)))
+    for split, manifest in manifests.items():
+        for start in range(0, manifest.counts.kept, step):
+            stop = min(start + step, manifest.counts.kept)
+            where = {"folder": folder, "dataset": share.dataset, "split": split}
+            yield where | {"start": start, "stop": stop, "weight": share.weight}
+
+
+def _groups(pieces: Iterable[dict]) -> Iterator[list[dict]]:
     group, samples, rows = [], 0.0, 0
-    for share in mixture:
-        step = max(1, min(ROWS_PER_SPLIT, int(SAMPLES_PER_SPLIT / share.weight)))
-        for split, count in kept[share.dataset].items():
-            for start in range(0, count, step):
-                stop = min(start + step, count)
-                if group and (
-                    samples + (stop - start) * share.weight > SAMPLES_PER_SPLIT or rows + stop - start > ROWS_PER_SPLIT
-                ):
-                    yield group
-                    group, samples, rows = [], 0.0, 0
-                where = {"folder": f"{data}/{share.dataset}", "dataset": share.dataset, "split": split}
-                group.append(where | {"start": start, "stop": stop, "weight": share.weight})
-                samples, rows = samples + (stop - start) * share.weight, rows + stop - start
+    for piece in pieces:
+        more = piece["stop"] - piece["start"]
+        taken = more * piece["weight"]
+        if group and (samples + taken > SAMPLES_PER_SPLIT or rows + more > ROWS_PER_SPLIT):
+            yield group
+            group, samples, rows = [], 0.0, 0
+        group.append(piece)
+        samples, rows = samples + taken, rows + more
     if group:
         yield group
-
-
-def _tar_digest(folder: OutputFolder, split: str) -> str:
-    return json.loads(folder.read(f"{split}.json"))["files"]["tar"]
 
 
 def finish(output: str, stage: int, spec: str | None, recipe: Recipe, mixture: list[Share]) -> dict:
     """Write the tokenizer's copy and `corpus.json`, which makes the folder readable; return the record."""
     folder = OutputFolder(output)
     _copy_tokenizer(spec, folder)
-    shards, by_dataset = [], {}
-    for split, manifest in folder.manifests().items():
-        counts, datasets = _count_packs(folder, split)
+    shards, by_dataset, manifests = [], {}, folder.manifests()
+    with ThreadPoolExecutor(16) as pool:  # a large stage has a hundred thousand ledgers
+        counted = list(pool.map(lambda split: _count_packs(folder, split), manifests))
+    for (split, manifest), (counts, datasets) in zip(manifests.items(), counted, strict=True):
         shards.append({"id": split, "task": split.rpartition("-")[0], **counts, "sha256": manifest.files["tar"]})
         for name, numbers in datasets.items():
             _add(by_dataset.setdefault(name, {}).setdefault(shards[-1]["task"], {}), numbers)

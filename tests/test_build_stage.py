@@ -122,6 +122,15 @@ def test_interrupted_and_run_again(cleaned, tmp_path, small_splits, monkeypatch)
     assert bytes_of(again) == whole
 
 
+def test_moved_data_is_the_same_data(cleaned, tmp_path, monkeypatch):
+    import shutil
+
+    build(cleaned, tmp_path / "s", "--dataset", "gqa")
+    shutil.copytree(cleaned, tmp_path / "moved")
+    monkeypatch.setattr(build_stage, "build_split", None)  # nothing may be built again
+    build(tmp_path / "moved", tmp_path / "s", "--dataset", "gqa")
+
+
 def test_builds_to_a_url(cleaned, tmp_path):
     """Output on another file system; a second run changes nothing."""
     import fsspec
@@ -317,6 +326,23 @@ def test_a_shard_that_does_not_match_its_ledger_stops_the_job(tmp_path):
         )
     with pytest.raises(ValueError, match="its ledger says gqa/00000/000000: clean it again"):
         build(tmp_path / "cleaned", tmp_path / "s")
+
+
+def test_lists_of_urls_are_no_images(tmp_path):
+    import pyarrow as pa
+
+    from corpus.folder import OutputFolder
+    from corpus.ledger import Fuse
+    from corpus.splits import Sink, Split
+
+    folder = OutputFolder(str(tmp_path / "cleaned" / "coyo"))
+    folder.prepare({"job": "test"})
+    with Sink(folder, Split("00000", {}), scores={}, settings_digest="", fuse=Fuse(), table=True) as sink:
+        sink.write_table(pa.table({"key": ["a"]}))
+        sink.rows(pa.table({"key": ["a"], "row": [0], "outcome": ["kept"], "rule": pa.array([None], pa.string())}))
+        sink.commit()
+    with pytest.raises(UserError, match="lists of URLs, no images"):
+        build(tmp_path / "cleaned", tmp_path / "s", stage=1)
 
 
 def test_mistakes_of_the_user_are_explained(tmp_path, cleaned):

@@ -31,7 +31,7 @@ from PIL import Image, ImageChops  # noqa: E402
 
 from corpus.scenes import scene  # noqa: E402
 
-SHORT, LONG = 500, 3500
+SHORT, LONG = 500, 2500
 
 
 def photo(seed: int, side: int) -> bytes:
@@ -119,7 +119,7 @@ def compare(program: str | None, side: int) -> None:
         tools["img2dataset, pass-through"] = lambda source: theirs(program, source, folder / "out", *passing)
         tools["img2dataset, default (256)"] = lambda source: theirs(program, source, folder / "out")
     size = sum(len(photo(i, side)) for i in range(8)) / 8
-    print(f"{side} x {side} JPEG of {size / 1000:.0f} kB, {LONG} against {SHORT} URLs, one process each")
+    print(f"{side} x {side} JPEG of {size / 1000:.0f} kB, {LONG:,} against {SHORT} URLs, one process each")
     print(f"{'':<28}{'images/CPU s':>14}{'images/s, start-up too':>24}{'start-up CPU s':>16}")
     for name, command in tools.items():
         cpu_short, wall_short = cost(command(lists[SHORT]), folder / "out")

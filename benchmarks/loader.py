@@ -47,7 +47,7 @@ def measure(folder: StageFolder, packs: int, image_size: int) -> dict:
     per_pack = len(images) / packs
     return {
         "images": per_pack, "read": read, "decode": decode * per_pack, "resize": (both - decode) * per_pack,
-        "arrays": row - both * per_pack + batch, "all": read + row + batch,
+        "all": read + row + batch,
     }  # fmt: skip
 
 
@@ -59,12 +59,12 @@ def main() -> None:
     torch.set_num_threads(1)
     photos = synthetic_stage.photos(64, args.images)
     print(f"{len(photos)} photos, {sum(len(p.data) for p in photos) / len(photos) / 1000:.0f} kB on average")
-    print("stage  pixels  images/pack   ms/pack: read  decode  resize  arrays     all   packs/s  images/s")
+    print("stage  pixels  images/pack   ms/pack: read  decode  resize     all   packs/s  images/s")
     with tempfile.TemporaryDirectory() as root:
         for stage, size in ((1, 224), (2, 448)):
             folder = StageFolder(synthetic_stage.make(Path(root) / str(stage), stage, 256, args.packs, photos))
             t = measure(folder, args.packs, size)
-            ms = "  ".join(f"{t[name] * 1000:6.1f}" for name in ("read", "decode", "resize", "arrays", "all"))
+            ms = "  ".join(f"{t[name] * 1000:6.1f}" for name in ("read", "decode", "resize", "all"))
             rate = 1 / t["all"]
             print(f"{stage:5}  {size:6}  {t['images']:11.1f}  {'':7} {ms}  {rate:8.1f}  {rate * t['images']:8.0f}")
 

@@ -84,6 +84,7 @@ CASES = {
     "tensor parallel": {"tensor_parallel": 2},
     "uneven": {"packs": 3},
     "frozen language model": {"stage": 1, "image_rows": True},
+    "frozen tower": {"stage": 3, "activation_checkpointing": True},
     "bf16": {"precision": "bf16"},
 }
 
@@ -130,6 +131,12 @@ def test_frozen_language_model_with_trained_image_rows(one_rank, two_ranks):
     alone = one_rank(stage=1, image_rows=True)
     assert_same(alone, two_ranks["frozen language model"])
     assert {name.partition(".")[0] for name in alone["gradients"]} == {"vision", "adapter", "tail", "image_rows"}
+
+
+def test_frozen_tower_with_recomputation(one_rank, two_ranks):
+    alone = one_rank(stage=3)
+    assert_same(alone, two_ranks["frozen tower"])
+    assert {name.partition(".")[0] for name in alone["gradients"]} == {"adapter", "language"}
 
 
 def test_bf16_computes_beside_float32_master_weights(one_rank, two_ranks):

@@ -21,7 +21,8 @@ ARTICLE = "A {} stands beside a {}. Nothing else is in the picture, and the ligh
 
 def sample(task: str, number: int) -> Sample:
     """One drawn sample of any task; a pure function of its arguments."""
-    drawn = scene(f"{task}/{number}", 112, kinds=("sign",) if task == "ocr" else ("pair", "several"))
+    kinds = {"ocr": ("sign",), "grounded_caption": ("single",), "referring": ("single",), "region_caption": ("single",)}
+    drawn = scene(f"{task}/{number}", 112, kinds=kinds.get(task, ("pair", "several")))
     buffer = io.BytesIO()
     drawn.image.save(buffer, "JPEG", quality=90)
     out = Sample(
@@ -47,7 +48,8 @@ def encode(task: str, number: int, encoder: Encoder):
     if task == "text":
         drawn = scene(f"text/{number}", 32, kinds=("pair",))
         # The first token is given, never predicted; a letter of its own makes all that follows predictable.
-        text = LETTERS[number % len(LETTERS)] + " " + ARTICLE.format(*(f"{t.colour} {t.name}" for t in drawn.objects[:2])) + drawn.caption_en
+        names = [f"{thing.colour} {thing.name}" for thing in drawn.objects[:2]]
+        text = f"{LETTERS[number % len(LETTERS)]} {ARTICLE.format(*names)}{drawn.caption_en}"
         ids = [*encoder.tokenizer.encode(text), encoder.tokenizer.eos]
         return np.array(ids, np.int32), np.array([False] + [True] * (len(ids) - 1)), []
     made = sample(task, number)

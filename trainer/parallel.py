@@ -155,7 +155,7 @@ def cast_frozen(model, settings: Settings) -> None:
 
 
 def optimise(model, settings: Settings) -> None:
-    """Switch on recomputation and compilation, block by block."""
+    """Switch on recomputation and compilation, block by block. FSDP's hooks stay outside what is compiled."""
     if settings.activation_checkpointing:
         model.vision.activation_checkpointing = True
         # transformers 6 renames it.
@@ -163,4 +163,4 @@ def optimise(model, settings: Settings) -> None:
         getattr(model.language, "activation_checkpointing_enable", old)({"use_reentrant": False})
     if settings.compile:
         for block in [*model.vision.transformer.resblocks, *_layers(model)]:
-            block.compile()
+            block.forward = torch.compile(block.forward)

@@ -8,7 +8,6 @@ import base64
 import functools
 import hashlib
 import re
-import shutil
 import tempfile
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -248,12 +247,6 @@ def _load_hub(spec: str):
         raise ValueError(
             f"no tokenizer {spec!r}: not a *.tiktoken file, not a folder of one, not a name: {error}"
         ) from None
-
-
-def copy_tokenizer(spec: str | Path | None, folder: str | Path) -> None:
-    """Copy a tokenizer into a fresh local folder (see Tokenizer.save)."""
-    shutil.rmtree(folder, ignore_errors=True)
-    load_tokenizer(spec).save(folder)
 
 
 def _cut_at_spaces(text: str, size: int) -> Iterable[str]:

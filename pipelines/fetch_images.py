@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import aclosing
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 if __name__ == "__main__":  # run as a script: the checkout's root, not pipelines/, holds the packages
@@ -157,8 +158,7 @@ def fetch_split(
     `earlier` names the folder whose failed rows alone are fetched again; its other rows are copied.
     """
     piece = Slice(**{k: tuple(v) if isinstance(v, list) else v for k, v in split.source["slice"].items()})
-    rows = read_urls(piece, dataset.columns, dataset.reader)
-    rows = ((row, record) for i, (row, record) in enumerate(rows) if limit is None or i < limit)
+    rows = islice(read_urls(piece, dataset.columns, dataset.reader), limit)
     settled = EarlierRows(earlier, split.id) if earlier else None
     run = FetchRun(split, sink, dataset, settled, max_side)
     asyncio.run(run.fetch(rows, Client(limits, dns, run.given_up)))

@@ -15,7 +15,7 @@ class FetchError(Exception):
     """A URL gave no answer that may be kept. `kind` is a slug for the ledger; `retry`: worth another attempt."""
 
     def __init__(self, kind: str, detail: str, *, retry: bool = False, wait: float | None = None):
-        super().__init__(detail)
+        super().__init__(detail.encode("utf-8", "replace").decode())  # servers send bytes that are no text
         self.kind, self.retry, self.wait = kind, retry, wait
 
 

@@ -95,6 +95,14 @@ def test_keys_of_the_metadata_run_are_kept(tmp_path, monkeypatch, server):
     assert [row["key"] for row in run(monkeypatch, source, tmp_path / "out")] == keys
 
 
+def test_strange_keys_and_strange_bytes_in_answers_stop_nothing(tmp_path, monkeypatch, server):
+    keys = ["../../etc/passwd", "laion-en/0/1.jpg", "", None]
+    urls = [server.url(path) for path in ("/ok/1", "/weird", "/bytes", "/ok/2")]
+    rows = run(monkeypatch, url_list(tmp_path / "in.parquet", urls, sample_key=keys), tmp_path / "out")
+    assert [row["key"] for row in rows] == [f"laion-en/00000/{i:06d}" for i in range(4)]
+    assert [row["outcome"] for row in rows] == ["kept", "error", "error", "kept"]
+
+
 def test_order_is_that_of_the_input_whatever_answers_first(tmp_path, monkeypatch, server):
     urls = [server.url(f"/slow/{i}" if i % 3 == 0 else f"/ok/{i}") for i in range(60)]
     run(monkeypatch, url_list(tmp_path / "in.parquet", urls), tmp_path / "out")

@@ -22,7 +22,7 @@ BATCH_ROWS = 1024
 BATCH_BYTES = 64 << 20
 TABLE_ROWS = 65_536
 KEY_COLUMN = "sample_key"  # carries a row's key from metadata mode through a downloader and back
-_OUR_KEY = re.compile(r"[a-z0-9_-]+/[a-z0-9_-]+/[0-9]+")
+OUR_KEY = re.compile(r"[a-z0-9_-]+/[a-z0-9_-]+/[0-9]+")
 # img2dataset and Hugging Face name the bytes so; a struct has the fields `bytes` and `path`.
 _IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes", "image_path", "path")
 # The joined LAION releases add these and carry WIDTH and HEIGHT the right way round; the raw ones have them swapped.
@@ -97,7 +97,7 @@ def _number(value) -> float | None:
 
 
 def _our_key(value) -> str | None:
-    return value if isinstance(value, str) and _OUR_KEY.fullmatch(value) else None
+    return value if isinstance(value, str) and OUR_KEY.fullmatch(value) else None
 
 
 def _with_image(pair: Pair, data: bytes) -> Pair:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pyarrow.parquet as pq
 
 from corpus.readers.captions import READERS
-from corpus.readers.pairs import KEY_COLUMN
+from corpus.readers.pairs import KEY_COLUMN, OUR_KEY
 from corpus.readers.rows import BadFile, BadRow
 from corpus.readers.slices import Slice, detect, open_file, plan, plan_arrays, read
 
@@ -97,10 +97,9 @@ def _record_row(record, columns: Mapping[str, str]) -> UrlRow | BadRow:
         return BadRow("no_url", f"column {columns['url']!r} holds {str(url)[:80]!r}")
     if isinstance(text, bytes):
         text = text.decode("utf-8", "replace")
-    score = record.get(columns.get("clip_score"))
-    return UrlRow(
-        url.strip(), text if isinstance(text, str) else "", key if isinstance(key, str) else None, _number(score)
-    )
+    key = key if isinstance(key, str) and OUR_KEY.fullmatch(key) else None
+    text = text if isinstance(text, str) else ""
+    return UrlRow(url.strip(), text, key, _number(record.get(columns.get("clip_score"))))
 
 
 def _number(value) -> float | None:

@@ -174,7 +174,7 @@ ANSWERS = {
     "noindex": lambda rest: reply("200 OK", jpeg(), "X-Robots-Tag: all", "X-Robots-Tag: NoIndex"),
     "other": lambda rest: reply("200 OK", jpeg(6), "X-Robots-Tag: googlebot: noindex"),
     "us": lambda rest: reply("200 OK", jpeg(6), "X-Robots-Tag: gristmill: noai"),
-    "weird": lambda rest: b"HTTP/1.1 404 N\xf0t \xff\xfe f\x00und\r\nContent-Length: 0\r\nX-\xff: \xfe\r\n\r\n",
+    "weird": lambda rest: b"HTTP/1.1 404 N\xf0t \xff\xfe found\r\nContent-Length: 0\r\n\r\n",
     "bytes": lambda rest: b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: /\xff\xfe/\xed\xa0\x80\r\n\r\n",
     "cookie": lambda rest: reply("200 OK", jpeg(6), "Set-Cookie: a=b"),
 }  # fmt: skip

@@ -36,6 +36,7 @@ MAX_TOKENS = 2048
 MAX_SAMPLE_TOKENS = {1: 512, 2: 2048, 3: 2048}  # Qwen-VL, Table 8
 SAMPLES_PER_SPLIT = 10_000  # chosen ones; packs are planned within a split (docs/stages.md tells what that costs)
 ROWS_PER_SPLIT = 500_000  # cleaned ones: where few are chosen, a split's ledger stays small all the same
+SLICES_PER_SPLIT = 256  # each keeps a shard open
 _EXAMPLE = "python pipelines/build_stage.py --stage 2 --data demo/cleaned --output demo/stage2"
 
 
@@ -146,7 +147,8 @@ def _groups(pieces: Iterable[dict]) -> Iterator[list[dict]]:
     for piece in pieces:
         more = piece["stop"] - piece["start"]
         taken = more * piece["weight"]
-        if group and (samples + taken > SAMPLES_PER_SPLIT or rows + more > ROWS_PER_SPLIT):
+        full = samples + taken > SAMPLES_PER_SPLIT or rows + more > ROWS_PER_SPLIT or len(group) == SLICES_PER_SPLIT
+        if group and full:
             yield group
             group, samples, rows = [], 0.0, 0
         group.append(piece)

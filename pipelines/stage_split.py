@@ -80,7 +80,7 @@ class _Builder:
 
     def read(self, number: int, piece: dict, row: int) -> int:
         """Read the chosen samples of one slice; return the row after its last."""
-        keys = _kept_keys(piece)[piece["start"] : piece["stop"]][: self._recipe.limit]
+        keys = _kept_keys(piece["folder"], piece["split"])[piece["start"] : piece["stop"]][: self._recipe.limit]
         shard = IndexedShard(f"{piece['folder']}/{piece['split']}.tar")
         self._shards.append(shard)
         places = positions(keys, self._task, self._recipe.seed)
@@ -164,15 +164,8 @@ class _Builder:
         for candidate in members:
             length, used = len(candidate.encoded.tokens), self._images(candidate)
             indices = list(range(len(images), len(images) + len(used)))
-            samples.append(
-                {
-                    "key": candidate.key,
-                    "dataset": candidate.dataset,
-                    "start": start,
-                    "length": length,
-                    "images": indices,
-                }
-            )
+            entry = {"key": candidate.key, "dataset": candidate.dataset, "start": start, "length": length}
+            samples.append(entry | {"images": indices})
             images += used
             start += length
         tokens = np.concatenate([c.encoded.tokens for c in members])
@@ -204,13 +197,9 @@ def _kept_row(candidate: Candidate, pack: int) -> dict:
     }  # fmt: skip
 
 
-def _kept_keys(piece: dict) -> list[str]:
-    """Return the keys of a cleaned split's samples, in the order of its shard, from its ledger."""
-    return _kept_keys_of(piece["folder"], piece["split"])
-
-
 @functools.lru_cache(maxsize=2)
-def _kept_keys_of(folder: str, split: str) -> list[str]:
+def _kept_keys(folder: str, split: str) -> list[str]:
+    """Return the keys of a cleaned split's samples, in the order of its shard, from its ledger."""
     output = OutputFolder(folder)
     with output.fs.open(output.path(f"{split}.parquet"), "rb") as file:
         table = pq.read_table(file, columns=["key", "outcome"])

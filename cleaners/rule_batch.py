@@ -5,7 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cleaners.text_arrays import as_utf8, count_chars, map_rows
+from cleaners.text_arrays import as_utf8, count_chars
 from cleaners.text_pattern import Groups, clean_texts
 
 KEPT, DROPPED = "kept", "dropped"
@@ -51,8 +51,7 @@ class Batch:
 
     def clean(self, groups: Groups) -> None:
         """Clean patterns out of the captions that are left."""
-        rows, texts = self.alive, self.columns["text"]
-        self.columns["text"] = map_rows(texts, rows, lambda alive: clean_texts(alive, groups))
+        self.columns["text"] = clean_texts(self.columns["text"], groups, among=self.reason < 0)
         self.columns.pop("beyond_ascii", None)
         self._drop_empty("empty after cleaning", self._bytes() == 0)
 

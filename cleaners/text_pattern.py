@@ -39,15 +39,18 @@ class Pattern:
     needs: str = ""
     beyond_ascii: bool = False
     rows: Callable[[pa.StringArray], np.ndarray] | None = None
+    apart: bool = False  # asked by itself: inside the joint expression it would cost more than all others together
     languages: frozenset[str] | None = None  # None: all
 
 
 Groups = tuple[tuple[Pattern, ...], ...]  # in the order in which they run; each group has a gate of its own
 
-def clean_texts(texts: pa.StringArray, groups: Groups) -> pa.StringArray:
-    """Clean all patterns out of the captions, over and over where captions still change: so that cleaning what is
-    clean changes nothing."""
-    return map_rows(texts, suspicious(texts, groups), lambda few: _until_clean(few, groups))
+def clean_texts(texts: pa.StringArray, groups: Groups, among: np.ndarray | None = None) -> pa.StringArray:
+    """Clean all patterns out of the captions (of those rows only that the mask `among` names), over and over where
+    captions still change: so that cleaning what is clean changes nothing."""
+    rows = suspicious(texts, groups)
+    rows = rows if among is None else rows[among[rows]]
+    return map_rows(texts, rows, lambda few: _until_clean(few, groups))
 
 
 def _until_clean(texts: pa.StringArray, groups: Groups) -> pa.StringArray:
@@ -76,6 +79,9 @@ def suspicious(texts: pa.StringArray, groups: Groups) -> np.ndarray:
     found = np.zeros(len(texts), bool)
     if gate := _union(patterns, False):
         found[rows_matching(texts, gate)] = True
+    for pattern in patterns:
+        if pattern.apart:
+            found[find_rows(texts, pattern, wide=np.zeros(0, np.int64))] = True
     if gate := _union(patterns, True):
         wide = rows_not_ascii(texts)
         beyond = texts.take(pa.array(wide))
@@ -88,7 +94,7 @@ def suspicious(texts: pa.StringArray, groups: Groups) -> np.ndarray:
 
 @cache
 def _union(patterns: tuple[Pattern, ...], beyond_ascii: bool) -> str:
-    gates = [p.gate or p.find for p in patterns if p.beyond_ascii == beyond_ascii and not p.rows]
+    gates = [p.gate or p.find for p in patterns if p.beyond_ascii == beyond_ascii and not p.rows and not p.apart]
     return "|".join(f"(?:{gate})" for gate in gates)
 
 

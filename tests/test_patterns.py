@@ -2,6 +2,7 @@
 
 import sys
 import unicodedata
+from pathlib import Path
 
 import ftfy
 import pyarrow as pa
@@ -14,6 +15,7 @@ from selectolax.lexbor import LexborHTMLParser
 
 from cleaners.html_text import HTML
 from cleaners.patterns import GROUPS, PATTERNS, patterns_for
+from cleaners.rules import RULES
 from cleaners.text_pattern import MAX_ROUNDS, clean_texts
 from cleaners.text_unicode import NOT_NFC
 
@@ -185,6 +187,16 @@ def test_html_leaves_what_a_browser_shows(text):
     node = LexborHTMLParser(f"<div>{text}</div>").body
     shown = "".join((node.text() if node else "").split())
     assert "".join(clean(text, groups=(HTML,)).split()) == shown
+
+
+def test_every_pattern_and_rule_is_documented():
+    text = (Path(__file__).parent.parent / "docs" / "rules.md").read_text()
+    documented = {line.split("`")[1] for line in text.splitlines() if line.startswith("| `")}
+    assert documented == set(ALL)
+    for rule in RULES.values():
+        assert f"| `{rule.name}` |" in text
+        for parameter, default in rule.defaults.items():
+            assert f"`{parameter}: {list(default) if default == () else default}`" in text
 
 
 def test_groups_hold_no_name_twice():

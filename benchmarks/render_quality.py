@@ -163,7 +163,7 @@ class Sheets:
 
 def drawn(page: Page) -> Image.Image:
     """Return the page's picture, at most 1.5 times as tall as wide, with the quads drawn."""
-    image = Image.fromarray(page.pixels)
+    image = Image.fromarray(page.pixels[..., ::-1])
     pen = ImageDraw.Draw(image)
     for number, line in enumerate(page.lines):
         pen.polygon(line.quad, outline=COLOURS[number % 3])

@@ -4,6 +4,7 @@ import hashlib
 import io
 from dataclasses import dataclass, field
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -53,19 +54,14 @@ def encode_page(page: Page, settings: OutputSettings) -> tuple[dict, list[bytes]
 
 
 def jpeg(pixels: np.ndarray, box: tuple[int, int, int, int], quality: int) -> bytes:
-    """Encode a crop of contiguous uint8 [height, width, 3] RGB."""
+    """Encode a crop of uint8 [height, width, 3] BGR."""
     x0, y0, x1, y1 = box
-    stride = pixels.strides[0]
-    rows = pixels.reshape(-1)[y0 * stride + 3 * x0 :]
-    image = Image.frombuffer("RGB", (x1 - x0, y1 - y0), rows, "raw", "RGB", stride, 1)
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=quality)
-    return buffer.getvalue()
+    return cv2.imencode(".jpg", pixels[y0:y1, x0:x1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 
 
 def thumbnail(pixels: np.ndarray) -> bytes:
     """Encode a small JPEG of the page for the run's report."""
-    image = Image.fromarray(pixels)
+    image = Image.fromarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
     image.thumbnail((THUMBNAIL, THUMBNAIL), reducing_gap=2.0)
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=70)

@@ -54,7 +54,6 @@
   }
 
   // --- 2. Read the visible lines ----------------------------------------------------------------------------------
-  const OPAQUE_TAGS = new Set(['IMG', 'CANVAS', 'INPUT', 'TEXTAREA', 'SELECT']);
   const styles = new Map(), opacities = new Map(), blocks = new Map();
 
   function styleOf(el) {
@@ -107,7 +106,9 @@
       const css = getComputedStyle(el);
       const colour = css.backgroundColor.match(/[\d.]+/g) || [0, 0, 0, 0];
       const alpha = colour.length > 3 ? parseFloat(colour[3]) : 1;
-      found = (alpha > 0.3 || css.backgroundImage !== 'none' || OPAQUE_TAGS.has(el.tagName)) && parseFloat(css.opacity) > 0.3;
+      // Pictures of other addresses are missing and cover nothing.
+      const painted = alpha > 0.3 || /gradient\(|url\("data:/.test(css.backgroundImage) || el.naturalWidth > 0;
+      found = painted && parseFloat(css.opacity) > 0.3;
       opacities.set(el, found);
     }
     return found;

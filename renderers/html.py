@@ -13,6 +13,7 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -128,9 +129,14 @@ class HtmlRenderer:
     async def _picture(self, tab: "_Tab", html: str, with_text: bool) -> tuple[Page, dict, str]:
         wanted = self.settings
         await tab.open(doctype(html), wanted.width, wanted.viewport_height)
-        facts = await tab.call("put", html)
-        height = max(1, min(int(facts["height"]), wanted.max_height))
-        await tab.resize(wanted.width, height)
+        facts, height = await tab.call("put", html), wanted.viewport_height
+        for _ in range(3):  # a page that measures itself by the viewport grows with it, some without end
+            fitting = max(1, min(int(facts["height"]), wanted.max_height))
+            if fitting == height:
+                break
+            height = fitting
+            await tab.resize(wanted.width, height)
+            facts |= await tab.call("size")
         text = await tab.call("text") if with_text else ""
         found = await tab.call("read", wanted.width, height, MAX_CHARACTERS)
         if found["overflow"]:
@@ -202,13 +208,13 @@ class _Tab:
         return reply["result"].get("value")
 
     async def screenshot(self, width: int, height: int) -> np.ndarray:
-        """Return uint8 [height, width, 3], RGB. PNG, so that the one lossy step is the sample's own JPEG."""
+        """Return uint8 [height, width, 3], BGR. PNG, so that the one lossy step is the sample's own JPEG."""
         shot = await self.client.send("Page.captureScreenshot", {
             "format": "png", "optimizeForSpeed": True,
             "clip": {"x": 0, "y": 0, "width": width, "height": height, "scale": 1},
         })  # fmt: skip
         image = Image.open(io.BytesIO(base64.b64decode(shot["data"])), formats=("PNG",))
-        return np.ascontiguousarray(np.asarray(image.convert("RGB")))
+        return cv2.cvtColor(np.asarray(image.convert("RGB")), cv2.COLOR_RGB2BGR)
 
 
 def doctype(html: str) -> str:

@@ -4,6 +4,8 @@ A label is only worth its picture: a line is kept when ink shows inside its box,
 touches the ink. The same measure, taken independently over whole pages, is the numeric check of all boxes.
 """
 
+import math
+
 import cv2
 import numpy as np
 
@@ -17,15 +19,15 @@ cv2.setNumThreads(1)  # one process per core already; OpenCV's own threads only 
 
 
 def luminance(pixels: np.ndarray) -> np.ndarray:
-    """Return uint8 [height, width] of RGB uint8 [height, width, 3]."""
-    return cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    """Return uint8 [height, width] of BGR uint8 [height, width, 3]."""
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
 
 
 def crop(grey: np.ndarray, rect: Rect, margin: float = 0.0) -> tuple[np.ndarray, int, int]:
     """Return the pixels touched by `rect` grown by `margin`, and the offset (x, y) of that crop in the image."""
     height, width = grey.shape
     x0, y0 = max(int(rect[0] - margin), 0), max(int(rect[1] - margin), 0)
-    x1, y1 = min(int(np.ceil(rect[2] + margin)), width), min(int(np.ceil(rect[3] + margin)), height)
+    x1, y1 = min(math.ceil(rect[2] + margin), width), min(math.ceil(rect[3] + margin), height)
     return grey[y0 : max(y1, y0), x0 : max(x1, x0)], x0, y0
 
 

@@ -44,6 +44,18 @@ def merge_runs(runs: list[Run], width: int, height: int) -> list[Line]:
     return [Line(run.text, clip_quad(run.quad, width, height)) for run in merged]
 
 
+def sort_lines(lines: list[Line]) -> list[Line]:
+    """Order lines from top to bottom, and from left to right where they stand side by side."""
+    rows: list[list[Line]] = []
+    for line in sorted(lines, key=lambda line: bounds(line.quad)[1]):
+        _, y0, _, y1 = bounds(line.quad)
+        if rows and (y0 + y1) / 2 < bounds(rows[-1][0].quad)[3]:
+            rows[-1].append(line)
+        else:
+            rows.append([line])
+    return [line for row in rows for line in sorted(row, key=lambda line: bounds(line.quad)[0])]
+
+
 def _join(a: Run, b: Run) -> Run | None:
     """Return both as one run, or None where they are not neighbours on one line."""
     if a.turns is None or (a.turns, a.vertical, a.block) != (b.turns, b.vertical, b.block):

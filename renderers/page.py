@@ -32,7 +32,7 @@ class Line:
 
 @dataclass(slots=True)
 class Page:
-    """`pixels` is uint8 [height, width, 3], RGB."""
+    """`pixels` is uint8 [height, width, 3], blue first: OpenCV's order, whose JPEG encoder takes it as it is."""
 
     number: int  # from 0, in the document
     pixels: np.ndarray

@@ -14,7 +14,7 @@ import pymupdf
 
 from renderers.characters import clean_text
 from renderers.ink import Ink
-from renderers.lines import Run, merge_runs
+from renderers.lines import Run, merge_runs, sort_lines
 from renderers.page import BadDocument, Page, Quad, Rect, turned_quad
 
 # Ligatures are expanded ("fi", not U+FB01), undecodable glyphs become U+FFFD rather than arbitrary letters, and boxes
@@ -30,6 +30,7 @@ _beyond_latin = re.compile(
     "[^\0-\xff\u0152-\u0192\u02c6-\u02dc\u2010-\u2044\u20ac\u2122\u2212\ufb01\ufb02\ufffd]"
 ).findall
 _SIMPLE_FONTS = ("TrueType", "Type1", "MMType1")
+_BGR = pymupdf.Colorspace(pymupdf.mupdf.FzColorspace(pymupdf.mupdf.FzColorspace.Fixed_BGR))
 _SLANT = math.sin(math.radians(1.5))  # a line that leans less is upright
 _SLACK = 0.08  # of the font size: how far outlines may stick out of the box MuPDF gives (hinting, stroke width)
 
@@ -91,6 +92,7 @@ def render_page(document: pymupdf.Document, number: int, settings: PdfSettings) 
         blocks = [block["lines"] for block in words.extractDICT()["blocks"] if "lines" in block]
         boxes = inked_boxes(words) if spaces_overlap(blocks) else {}
         lines, hidden = _lines(blocks, boxes, drawing, pixels, scale)
+        lines = sort_lines(lines) if settings.sort else lines
         misdrawn = misdrawn_characters(page, blocks)
     except BadDocument:
         raise
@@ -115,7 +117,7 @@ def page_scale(rect: pymupdf.Rect, settings: PdfSettings) -> float:
 
 
 def _pixels(drawing: pymupdf.DisplayList, scale: float) -> np.ndarray:
-    picture = drawing.get_pixmap(matrix=pymupdf.Matrix(scale, scale), colorspace=pymupdf.csRGB, alpha=False)
+    picture = drawing.get_pixmap(matrix=pymupdf.Matrix(scale, scale), colorspace=_BGR, alpha=False)
     return np.frombuffer(picture.samples, np.uint8).reshape(picture.height, picture.width, 3)
 
 

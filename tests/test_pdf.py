@@ -96,6 +96,11 @@ def test_sizes_are_capped_before_drawing():
     assert (small.width, small.height) == (200, 150)
 
 
+def test_pixels_are_blue_first():
+    page = only_page(document(lambda page: page.draw_rect((0, 0, 400, 300), fill=(1, 0, 0))))
+    assert tuple(page.pixels[150, 150]) == (0, 0, 255)
+
+
 @pytest.mark.parametrize(
     "data, kind",
     [

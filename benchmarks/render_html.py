@@ -1,0 +1,122 @@
+"""Pages per second per core: the whole HTML job against a bare loop of Chromium load + screenshot.
+
+  python -m benchmarks.render_html --input 'pages/**/*.html'
+
+CPU seconds of this process, the browser and all that belongs to it, both sides in one run and alternating. The bare
+loop gives every page a context of its own too, sets the document and takes a PNG of the same height; it has no
+isolation, reads no text and writes nothing. The job's figure holds everything up to the run report. Also prints the
+wall-clock time that reading the lines takes inside the page.
+"""
+
+import argparse
+import asyncio
+import base64
+import glob
+import resource
+import statistics
+import tempfile
+from functools import partial
+from pathlib import Path
+
+from corpus.splits import Split
+from pipelines import job, pages
+from pipelines.render_html import render_split
+from renderers import html as html_renderer
+from renderers import rules
+from renderers.charset import decode_html
+from renderers.chromium import Chromium
+from renderers.encoded import OutputSettings
+from renderers.html import BrowserLimits, HtmlRenderer, HtmlSettings
+from renderers.windows import Budget
+
+SETTINGS = HtmlSettings()
+LIMITS = BrowserLimits(page_seconds=120)
+OUTPUT = OutputSettings(budget=Budget(height=SETTINGS.viewport_height), rules=dict.fromkeys(rules.HTML_RULES))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--input", required=True, metavar="GLOB")
+    parser.add_argument("--rounds", type=int, default=2)
+    args = parser.parse_args()
+    paths = sorted(glob.glob(args.input, recursive=True))
+    reading: list[float] = []
+    html_renderer._Tab.call = timed(html_renderer._Tab.call, reading)
+    whole_job(paths[:1])  # imports and caches, which a job of any size pays once
+    ratios = []
+    for _ in range(args.rounds):
+        bare, whole = _cpu(bare_loop, paths), _cpu(whole_job, paths)
+        ratios.append(bare / whole)
+        num_pages = len(paths)
+        print(
+            f"{num_pages} pages: bare {bare / num_pages:.3f} s, job {whole / num_pages:.3f} s of CPU a page; "
+            f"{num_pages / bare:.2f} and {num_pages / whole:.2f} pages/s per core; ratio {bare / whole:.3f}",
+            flush=True,
+        )
+    quantiles = statistics.quantiles(reading, n=20)
+    print(f"median ratio {statistics.median(ratios):.3f}")
+    print(f"reading the lines: median {1000 * quantiles[9]:.0f} ms, 95 % {1000 * quantiles[18]:.0f} ms of wall clock")
+
+
+def timed(call, times: list[float]):
+    """Wrap `_Tab.call`: note how long reading the lines takes, as seen from outside the browser."""
+
+    async def call_and_note(self, name: str, *arguments):
+        started = asyncio.get_running_loop().time()
+        result = await call(self, name, *arguments)
+        if name == "read":
+            times.append(asyncio.get_running_loop().time() - started)
+        return result
+
+    return call_and_note
+
+
+def _cpu(work, paths: list[str]) -> float:
+    before = _used()
+    work(paths)
+    return _used() - before
+
+
+def _used() -> float:
+    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)  # the sentry reaps the browser, and we the sentry
+    return sum(usage.ru_utime + usage.ru_stime for usage in map(resource.getrusage, kinds))
+
+
+def bare_loop(paths: list[str]) -> None:
+    """Load and photograph every page, each in a context of its own."""
+    asyncio.run(_photograph([decode_html(Path(path).read_bytes())[0] for path in paths]))
+
+
+async def _photograph(documents: list[str]) -> None:
+    chromium = Chromium()
+    await chromium.start()
+    for document in documents:
+        context = await chromium.browser.createIncognitoBrowserContext()
+        page = await context.newPage()
+        await page.setJavaScriptEnabled(False)
+        await page.setViewport({"width": SETTINGS.width, "height": SETTINGS.viewport_height})
+        frame = (await page._client.send("Page.getFrameTree"))["frameTree"]["frame"]["id"]
+        await page._client.send("Page.setDocumentContent", {"frameId": frame, "html": document})
+        metrics = await page._client.send("Page.getLayoutMetrics")
+        height = max(1, min(int(metrics["cssContentSize"]["height"]), SETTINGS.max_height))
+        await page.setViewport({"width": SETTINGS.width, "height": height})
+        clip = {"x": 0, "y": 0, "width": SETTINGS.width, "height": height, "scale": 1}
+        shot = await page._client.send("Page.captureScreenshot", {"format": "png", "clip": clip})
+        base64.b64decode(shot["data"])
+        await context.close()
+    await chromium.stop()
+
+
+def whole_job(paths: list[str]) -> None:
+    """Run the job over the same pages, in this process, into a temporary folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        args = argparse.Namespace(dataset="bench", output=folder, overwrite=False, limit=None, workers=0)
+        renderer = HtmlRenderer(SETTINGS, LIMITS)
+        work = partial(render_split, dataset="bench", output=OUTPUT, limit=None)
+        splits = [Split("00000", {"url": paths[0], "urls": paths})]
+        job.run("bench", args, splits, {"bench": True}, work, scores=pages.SCORES, setup=lambda: renderer)
+        renderer.close()
+
+
+if __name__ == "__main__":
+    main()

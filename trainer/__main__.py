@@ -35,7 +35,7 @@ SETTINGS = {
     "image-size": (int, "pixels per side"),
     "tensor-parallel": (int, "ranks that share each layer of tower and language model"),
     "seed": (int, "of initial weights and of the order of packs"),
-    "workers": (int, "processes that read and decode, per rank"),
+    "workers": (int, "processes that read and decode, per rank; default: 4 on cuda, none on cpu"),
     "save-every": (int, "steps between checkpoints"),
     "keep": (int, "checkpoints to keep"),
 }

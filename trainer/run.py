@@ -124,8 +124,8 @@ def _check(folder: StageFolder, config: ModelConfig, tokenizer, start: Path | No
 def _choose_settings(job: Job, config: ModelConfig) -> Settings:
     ways = STAGES[job.stage].tensor_parallel
     fits = SIZES[config.size].tensor_parallel and int(os.environ.get("WORLD_SIZE", 1)) % ways == 0
-    flags = {"precision": "bf16" if job.device == "cuda" else "fp32", "tensor_parallel": ways if fits else 1}
-    flags |= job.flags
+    flags = {"precision": "fp32", "workers": 0} if job.device == "cpu" else {"precision": "bf16", "workers": 4}
+    flags |= {"tensor_parallel": ways if fits else 1} | job.flags
     return make_settings(job.stage, config.size, **flags)
 
 

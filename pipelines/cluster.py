@@ -81,6 +81,7 @@ def _start_local(ray, workers: int | None) -> None:
                 object_store_memory=100 << 20,
                 runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},
                 logging_level="ERROR",
+                log_to_driver=False,  # what goes wrong in a worker comes back as an exception
             )
             return
         except Exception as error:  # a bare Exception, when a busy machine needs more than Ray's fixed 30 s

@@ -28,8 +28,35 @@
       el.removeAttribute('loading');
     }
     for (const el of parsed.querySelectorAll('marquee')) el.outerHTML = el.outerHTML.replace(/^<marquee/i, '<div').replace(/marquee>$/i, 'div>');
+    for (const el of parsed.querySelectorAll('style')) el.textContent = frozen(el.textContent);
+    for (const el of parsed.querySelectorAll('[style]')) el.setAttribute('style', frozen(el.getAttribute('style')));
     for (const el of parsed.querySelectorAll('[autofocus]')) el.removeAttribute('autofocus');
     for (const el of parsed.querySelectorAll('[contenteditable]')) el.removeAttribute('contenteditable');
+  }
+
+  // The viewport will be stretched to the height of the page; what is measured by it must not stretch along.
+  function frozen(css) {
+    return css.replace(/(\d*\.?\d+)[dsl]?vh\b/gi, (_, share) => `${share * innerHeight / 100}px`);
+  }
+
+  const heights = new Map();
+
+  // Percentages find their way to the viewport too (of every box in quirks mode): what has grown is put back.
+  function settle() {
+    for (const [el, height] of heights) {
+      if (Math.abs(el.getBoundingClientRect().height - height) < 1) continue;
+      for (const [name, value] of [['height', `${height}px`], ['min-height', '0'], ['max-height', 'none'], ['box-sizing', 'border-box']])
+        el.style.setProperty(name, value, 'important');
+    }
+    return size();
+  }
+
+  function freezeRoots() {
+    for (const el of [document.documentElement, document.body]) {
+      const box = el && el.getBoundingClientRect();
+      if (box && Math.abs(box.top + scrollY + box.bottom + scrollY - innerHeight) < 2)
+        el.style.setProperty('height', getComputedStyle(el).height, 'important');
+    }
   }
 
   function put(html) {
@@ -39,6 +66,11 @@
     style.textContent = STYLE;
     parsed.documentElement.append(style);
     document.replaceChild(document.adoptNode(parsed.documentElement), document.documentElement);
+    freezeRoots();
+    for (const el of [...document.body.querySelectorAll('*')].slice(0, 20000)) {
+      const height = el.getBoundingClientRect().height;
+      if (height > 100) heights.set(el, height);
+    }
     for (const item of document.querySelectorAll('li')) {
       const kind = getComputedStyle(item).listStyleType;
       if (!['none', 'disc', 'circle', 'square'].includes(kind)) item.classList.add('gm-numbered');
@@ -241,6 +273,6 @@
     return {pieces, hidden, overflow: false};
   }
 
-  globalThis.gristmill = {put, size, read, text: () => document.body ? document.body.innerText : ''};
+  globalThis.gristmill = {put, settle, read, text: () => document.body ? document.body.innerText : ''};
   return true;
 })()

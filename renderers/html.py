@@ -136,7 +136,7 @@ class HtmlRenderer:
                 break
             height = fitting
             await tab.resize(wanted.width, height)
-            facts |= await tab.call("size")
+            facts |= await tab.call("settle")
         text = await tab.call("text") if with_text else ""
         found = await tab.call("read", wanted.width, height, MAX_CHARACTERS)
         if found["overflow"]:

@@ -123,6 +123,23 @@ def test_tall_pages_are_cut_off_and_say_so(renderer):
     assert [line.text for line in page.lines] == ["top"]
 
 
+@pytest.mark.parametrize("mode", ["<!doctype html>", ""])
+@pytest.mark.parametrize("style", ["height:100vh", "min-height:50vh", "height:100%"])
+def test_what_is_measured_by_the_viewport_does_not_grow_with_the_page(renderer, mode, style):
+    tall = "<p>filler</p>" * 100
+    page, _ = renderer.render(
+        f"{mode}<style>html,body{{height:100%}}</style><div style='{style}'>top</div><p>below</p>{tall}"
+    )
+    below = next(line for line in page.lines if line.text == "below")
+    assert bounds(below.quad)[1] < renderer.settings.viewport_height + 60
+
+
+def test_percentages_of_quirks_mode_do_not_grow_with_the_page_either(renderer):
+    page, facts = renderer.render("<div><img height='100%' width=20 style='display:block'>" + "<p>words</p>" * 100)
+    first, last = bounds(page.lines[0].quad), bounds(page.lines[-1].quad)
+    assert len(page.lines) == 100 and first[1] < 1500 and page.height - last[3] < 60 and not facts["cut_off"]
+
+
 def test_the_doctype_decides_the_layout_mode_and_takes_linear_time():
     assert doctype(" <!-- a --><?xml a?>\n<!DOCTYPE html><p>") == "<!DOCTYPE html>"
     assert doctype("<p><!doctype html>") == ""

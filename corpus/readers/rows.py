@@ -4,6 +4,7 @@ Nothing here is cleaned, chosen or converted: answers are still ten, boxes still
 """
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +59,7 @@ class VqaRow:
     source: dict = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Phrase:
+class Phrase(NamedTuple):
     """A phrase with one box; a phrase of several boxes is several of these with one span.
 
     `start` and `end` are characters of the row's caption, or None where there is no caption; `box` is in the row's

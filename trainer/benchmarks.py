@@ -1,0 +1,292 @@
+"""What models are evaluated on: the datasets of Table 9 in their published files, and cleaned shards of our own.
+
+Either way the result is a list of Questions. Files that do not belong together, or of which a part is missing, raise
+BadFile: a score over the wrong questions would look like any other.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from corpus.geometry import xywh_to_xyxy
+from corpus.readers import captions, grounding, vqa
+from corpus.readers.refs_pickle import load_refs
+from corpus.readers.rows import BadFile, BadRow, GroundingRow, ImageRef, VqaRow
+from corpus.readers.slices import detect, open_file, plan, read
+from corpus.records import Sample, from_members
+from corpus.shards import read_shard
+
+CAPTION_PROMPT = "Descripe the image in English:"  # so spelt in the paper
+LETTERS = "ABCDEFGHIJ"
+
+
+@dataclass(slots=True, kw_only=True)
+class Question:
+    """One thing to ask. `task` is one of prompts.TASKS, "chat" or "choice"; `text` the question, phrase or prompt.
+
+    `references` are what the metric compares with: texts; boxes in pixels of the stored image; for ocr (text, quad) and
+    for grounded captions (phrase, boxes), in pixels too. `options` are the answers to choose from.
+    """
+
+    key: str
+    task: str
+    metric: str
+    image: ImageRef | None
+    text: str = ""
+    references: list = field(default_factory=list)
+    options: list[str] = field(default_factory=list)
+    box: list[float] | None = None  # asked about, in pixels
+    turns: list[dict] = field(default_factory=list)  # of a chat, up to the answer
+    images: list[bytes] = field(default_factory=list)  # of a chat
+    language: str = "en"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """How a published dataset is read and scored. `reader` is the layout where the files do not tell it themselves."""
+
+    load: Callable[[str, str | None, str, str], Iterator[tuple[str, Question]]]  # yields (split, question)
+    metric: str
+    reader: str
+    max_tokens: int
+
+
+def load(name: str, questions: str, annotations: str | None = None, split: str | None = None) -> list[Question]:
+    """Read a benchmark's published files. `split` chooses among those that the files hold.
+
+    Raises BadFile when a record cannot be read, or questions and annotations do not match.
+    """
+    benchmark = BENCHMARKS[name]
+    found = list(benchmark.load(questions, annotations, benchmark.reader, benchmark.metric))
+    return [question for _, question in _in_split(found, split, questions)]
+
+
+def _in_split(found: list[tuple[str, Question]], split: str | None, path: str) -> list[tuple[str, Question]]:
+    splits = sorted({name for name, _ in found})
+    if split is None and len(splits) > 1:
+        raise BadFile(f"{path} holds the splits {', '.join(splits)}: choose one with --split")
+    if split is not None and split not in splits:
+        raise BadFile(f"{path} holds no split {split!r}; it has {', '.join(splits) or 'nothing'}")
+    return [one for one in found if split in (None, one[0])]
+
+
+def _load_vqa(path: str, beside: str | None, reader: str, metric: str) -> Iterator[tuple[str, Question]]:
+    if reader == "vqav2" and not beside:
+        raise BadFile(f"{path} comes without its answers: name the file that has them with --annotations")
+    # TextVQA, GQA and others are passed on in VQAv2's two files too.
+    side = _matching_annotations(path, beside) if beside else {}
+    layout = vqa.READERS["vqav2" if beside else reader]
+    for number, record in enumerate(_records(path, layout.array)):
+        for part, row in enumerate(_good(layout.parse(record, side, path), path)):
+            yield row.split, _vqa_question(row, metric, f"{number}/{part}/{row.source.get('question_id')}")
+
+
+def _vqa_question(row: VqaRow, metric: str, key: str) -> Question:
+    if row.labels:
+        raise BadFile(
+            f"question {row.source}: its picture needs letters drawn into it; clean the set with clean_vqa.py --splits "
+            "test, which draws them, and evaluate the shards"
+        )
+    references = [answer for answer, _ in row.answers]
+    return Question(key=key, task="vqa", metric=metric, image=row.image, text=row.question, references=references)
+
+
+def _matching_annotations(questions: str, annotations: str) -> dict:
+    """Annotations by question id, once it is certain that they are those of these questions and of no others."""
+    asked = _by_id(questions, "questions")
+    answered = _by_id(annotations, "annotations")
+    for one, other, what in ((asked, answered, "annotation"), (answered, asked, "question")):
+        if missing := one.keys() - other.keys():
+            raise BadFile(
+                f"{questions} and {annotations} do not belong together: {len(missing)} of {len(one)} ids have no "
+                f"{what}, such as {min(missing)}"
+            )
+    for number, record in answered.items():
+        image, other = record.get("image_id"), asked[number].get("image_id")
+        if image is not None and str(image) != str(other):
+            raise BadFile(f"question {number} is about image {other} in {questions}, about {image} in {annotations}")
+    return answered
+
+
+class _ById(dict):
+    """Records by id, whether a file writes it as a number or a string."""
+
+    def get(self, key, default=None):
+        return super().get(str(key), default)
+
+
+def _by_id(path: str, array: str) -> _ById:
+    found = _ById()
+    for record in _records(path, array):
+        if not isinstance(record, dict) or "question_id" not in record:
+            raise BadFile(f"{path}: a record under {array!r} without question_id: {str(record)[:120]}")
+        if str(record["question_id"]) in found:
+            raise BadFile(f"{path}: question_id {record['question_id']} stands there twice")
+        found[str(record["question_id"])] = record
+    return found
+
+
+def _load_captions(path: str, beside: str | None, reader: str, metric: str) -> Iterator[tuple[str, Question]]:
+    """COCO's caption format, in which NoCaps and Flickr30K are published or passed on too."""
+    layout = captions.READERS[reader]
+    tables, by_image = layout.tables(path), {}
+    for record in _records(path, layout.array):
+        for row in _good(layout.parse(record, {}, tables), path):
+            by_image.setdefault(row.image.names[0], (row.image, []))[1].append(row.text)
+    for name, (image, texts) in by_image.items():
+        yield "all", Question(
+            key=name, task="plain", metric=metric, image=image, text=CAPTION_PROMPT, references=texts
+        )
+
+
+def _load_referring(path: str, beside: str | None, reader: str, metric: str) -> Iterator[tuple[str, Question]]:
+    """refs(*).p with instances.json beside it, MDETR's .json, or Qwen-VL's .jsonl."""
+    suffix = path.rpartition(".")[2]
+    reader = {"p": "refcoco", "jsonl": "qwen"}.get(suffix, "mdetr")
+    if suffix == "p" and not beside:
+        raise BadFile(f"{path} has no boxes: name its instances.json with --annotations")
+    layout = grounding.READERS[reader]
+    tables = layout.tables([beside or path]) if layout.tables else {}
+    records = load_refs(path) if suffix == "p" else _records(path, layout.array)
+    for number, record in enumerate(records):
+        for row in _good(layout.parse(record, tables, path), path):
+            for part, phrase in enumerate(row.phrases):
+                yield row.split, Question(
+                    key=f"{number}/{part}", task="referring", metric=metric, image=row.image, text=phrase.text,
+                    references=[_corners(row, phrase.box)],
+                )  # fmt: skip
+
+
+def _corners(row: GroundingRow, box) -> list[float]:
+    return list(xywh_to_xyxy(box) if row.convention == "xywh" else box)
+
+
+def _load_scienceqa(path: str, beside: str | None, reader: str, metric: str) -> Iterator[tuple[str, Question]]:
+    """ScienceQA problems.json (lupantech/ScienceQA): {id: {question, choices, answer, hint, image, split}}."""
+    for number, problem in _records(path, None):
+        if not problem.get("image"):
+            continue
+        options = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, problem["choices"], strict=False)]
+        lines = [f"Context: {problem.get('hint') or 'N/A'}", f"Question: {problem['question']}"]
+        text = "\n".join([*lines, "Options: " + "\n".join(options), "Answer:"])
+        name = f"{problem['split']}/{number}/{problem['image']}"
+        yield problem["split"], Question(
+            key=str(number), task="choice", metric=metric, image=ImageRef(names=(name,)), text=text,
+            references=[LETTERS[problem["answer"]]], options=list(LETTERS[: len(options)]),
+        )  # fmt: skip
+
+
+def _records(path: str, array: str | None) -> Iterator[object]:
+    array = array if detect(path) == "json" else None
+    for piece in plan(path, 100_000, array):
+        yield from (_whole(record, path) for _, record in read(piece))
+
+
+def _whole(record, path: str):
+    if isinstance(record, BadRow):
+        raise BadFile(f"{path}: {record.kind}: {record.detail}")
+    return record
+
+
+def _good(rows: Iterable, path: str) -> Iterator:
+    return (_whole(row, path) for row in rows)
+
+
+def load_shards(paths: Sequence[str]) -> list[Question]:
+    """Read cleaned shards: every sample becomes the questions of its own task. Raises BadFile on a damaged shard."""
+    questions = [question for path in paths for question in _of_shard(path)]
+    if twice := [key for key, count in Counter(q.key for q in questions).items() if count > 1]:
+        raise BadFile(f"{twice[0]} and {len(twice) - 1} more stand there twice; every question must count once")
+    return questions
+
+
+def _of_shard(path: str) -> Iterator[Question]:
+    with open_file(path) as file:
+        for raw in read_shard(file):
+            if raw.problem:
+                raise BadFile(f"{path}: {raw.key}: {raw.problem} {raw.detail}")
+            try:
+                sample = from_members(raw.members)
+            except ValueError as error:
+                raise BadFile(f"{path}: {raw.key}: {error}") from None
+            if sample.task not in _OF_SAMPLE:
+                raise BadFile(f"{path}: nothing is asked of task {sample.task}; tasks are {', '.join(_OF_SAMPLE)}")
+            yield from _OF_SAMPLE[sample.task](sample)
+
+
+def _question(sample: Sample, metric: str, references: list, suffix: str = "", **more) -> Question:
+    image = ImageRef(data=sample.images[0].data, names=(f"{sample.key}.{sample.images[0].ext}",))
+    more = {"task": sample.task, "text": "", **more}
+    return Question(
+        key=sample.key + suffix, metric=metric, image=image, references=references, language=sample.language, **more
+    )
+
+
+def _of_caption(sample: Sample) -> list[Question]:
+    return [_question(sample, "exact_match", [sample.text])]
+
+
+def _of_vqa(sample: Sample) -> list[Question]:
+    notes = sample.annotations
+    return [_question(sample, "exact_match", [notes["answer"]], task="vqa", text=notes["question"])]
+
+
+def _of_referring(sample: Sample) -> list[Question]:
+    regions = enumerate(sample.annotations["regions"])
+    return [_question(sample, "iou", r["boxes"], f"-r{i}", text=r["text"]) for i, r in regions]
+
+
+def _of_region(sample: Sample) -> list[Question]:
+    regions = enumerate(sample.annotations["regions"])
+    return [_question(sample, "exact_match", [f"is {r['text']}"], f"-r{i}", box=r["boxes"][0]) for i, r in regions]
+
+
+def _of_grounded(sample: Sample) -> list[Question]:
+    regions = [(region["text"], region["boxes"]) for region in sample.annotations["regions"]]
+    return [_question(sample, "grounding", regions)]
+
+
+def _of_ocr(sample: Sample) -> list[Question]:
+    return [_question(sample, "ocr", [(line["text"], line["quad"]) for line in sample.annotations["lines"]])]
+
+
+def _of_chat(sample: Sample) -> list[Question]:
+    """The last answer of a dialogue, the earlier ones being as they were."""
+    turns, images = sample.annotations["turns"], [image.data for image in sample.images]
+    last = max(i for i, turn in enumerate(turns) if turn["role"] == "assistant")
+    return [
+        Question(
+            key=sample.key, task="chat", metric="exact_match", image=None, turns=turns[:last], images=images,
+            text=turns[last - 1]["text"] if last else "", references=[turns[last]["text"]],
+        )
+    ]  # fmt: skip
+
+
+_OF_SAMPLE: dict[str, Callable[[Sample], list[Question]]] = {
+    "caption": _of_caption, "vqa": _of_vqa, "ocr_vqa": _of_vqa, "referring": _of_referring, "chat": _of_chat,
+    "region_caption": _of_region, "grounded_caption": _of_grounded, "ocr": _of_ocr,
+}  # fmt: skip
+
+# Metrics and lengths of answers as in the paper's Table 9 and its authors' own evaluation.
+BENCHMARKS = {
+    **{
+        name: Benchmark(load=_load_captions, metric="cider", reader="coco", max_tokens=30)
+        for name in ("nocaps", "flickr30k", "coco-captions")
+    },
+    **{
+        name: Benchmark(load=_load_vqa, metric=metric, reader=reader, max_tokens=length)
+        for name, metric, reader, length in (
+            ("vqav2", "vqa_score", "vqav2", 10), ("okvqa", "vqa_score", "vqav2", 10),
+            ("vizwiz", "vqa_score", "vqav2", 10), ("textvqa", "vqa_score", "textvqa", 10),
+            ("gqa", "exact_match", "gqa", 10), ("docvqa", "anls", "docvqa", 100),
+            ("chartqa", "relaxed_match", "chartqa", 100), ("ocr-vqa", "exact_match", "ocr-vqa", 100),
+            ("ai2d", "exact_match", "qwen", 10),
+        )
+    },
+    **{
+        name: Benchmark(load=_load_referring, metric="iou", reader="refcoco", max_tokens=28)
+        for name in ("refcoco", "refcoco+", "refcocog", "grit-refexp")
+    },
+    "scienceqa": Benchmark(load=_load_scienceqa, metric="choice", reader="scienceqa", max_tokens=1),
+}  # fmt: skip
+

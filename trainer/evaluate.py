@@ -1,0 +1,307 @@
+"""Evaluate a model on a benchmark's published files, or on cleaned shards, and show where it is worst.
+
+Predictions are appended to OUTPUT/predictions-*.jsonl as they are made; started again, the same command goes on where
+it stopped. Several processes take a part each (--part 0/4, 1/4, ...); the last to finish writes scores and report.
+"""
+
+import argparse
+import glob
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from corpus.geometry import normalise
+from corpus.readers.images import open_images
+from corpus.readers.rows import BadFile
+from corpus.records import BadImage, decode_image
+from trainer.benchmarks import BENCHMARKS, Question, load, load_shards
+from trainer.checkpoint import write_json
+from trainer.prompts import BadPrompt, Prompt, ask, dialogue
+from trainer.scores import print_scores, score_all, write_report
+
+EXAMPLE = """\
+examples:
+  python -m trainer.evaluate --model runs/stage2 --benchmark textvqa --questions TextVQA_0.5.1_val.json \\
+      --images textvqa/train_images --output eval/textvqa
+  python -m trainer.evaluate --model runs/stage2 --benchmark vqav2 --images coco/val2014 --output eval/vqav2 \\
+      --questions v2_OpenEnded_mscoco_val2014_questions.json --annotations v2_mscoco_val2014_annotations.json
+  python -m trainer.evaluate --model runs/stage2 --shards 'cleaned/scenes-val/*.tar' --output eval/scenes
+"""
+SHARD_TOKENS = 256  # of an answer about a shard's sample; a page's OCR is long
+
+
+class WrongFolder(ValueError):
+    """An output folder that holds another evaluation."""
+
+
+# A predictor answers a batch: for each question, the images' bytes -> a record with "answer", the raw text.
+Predictor = Callable[[Sequence[Question], Sequence[list[bytes]]], list[dict]]
+
+
+class ModelPredictor:
+    """Asks a model: greedily, or for the option it is surest of."""
+
+    def __init__(self, assistant, max_tokens: int):
+        self._assistant, self._max_tokens = assistant, max_tokens
+
+    def __call__(self, questions: Sequence[Question], images: Sequence[list[bytes]]) -> list[dict]:
+        prompts = [self._prompt(q, data) for q, data in zip(questions, images, strict=True)]
+        if questions[0].task == "choice":
+            return [self._choose(q, prompt) for q, prompt in zip(questions, prompts, strict=True)]
+        answers = self._assistant.generate(prompts, max_tokens=self._max_tokens)
+        return [{"answer": answer.text} for answer in answers]
+
+    def _prompt(self, question: Question, images: list[bytes]) -> Prompt:
+        if question.task == "chat":
+            encode = self._assistant.tokenizer.encode
+            turns = [t | {"tokens": encode(t["text"])} if t["role"] == "assistant" else t for t in question.turns]
+            return dialogue(turns, images, self._assistant.tokenizer)
+        box = _as_asked(question.box, images[0]) if question.box else None
+        task = "plain" if question.task == "choice" else question.task
+        prompt = ask(task, images, question.text, box, question.language)
+        # As the paper's authors do: the answer to a referring expression is a box and nothing else.
+        prompt.begin = ("<box>",) if task == "referring" else ()
+        return prompt
+
+    def _choose(self, question: Question, prompt: Prompt) -> dict:
+        found = self._assistant.confidences(prompt, [f" {option}" for option in question.options])
+        return {"answer": question.options[found.index(max(found))], "confidences": found}
+
+
+def _as_asked(box: Sequence[float], image: bytes) -> list[int]:
+    size = decode_image(image).size
+    return [normalise(v, side) for v, side in zip(box, size * 2, strict=True)]
+
+
+def predict(
+    questions: Sequence[Question], predictor: Predictor, store, path: Path, batch: int, report: Callable[[int], None]
+) -> None:
+    """Append a record for every question that `path` has no answer of: its answer, or why there is none."""
+    cut_torn_line(path)
+    todo = unanswered(questions, path)
+    with open(path, "a", encoding="utf-8") as file:
+        for group in (todo[i : i + batch] for i in range(0, len(todo), batch)):
+            for record in _answer(group, predictor, store):
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            file.flush()
+            report(len(group))
+
+
+def _answer(group: Sequence[Question], predictor: Predictor, store) -> Iterator[dict]:
+    usable, images = [], []
+    for question in group:
+        try:
+            data, size = _images_of(question, store)
+        except BadImage as error:
+            yield {"key": question.key, "error": error.kind, "detail": str(error)}
+            continue
+        usable.append((question, size))
+        images.append(data)
+    if usable:
+        found = predictor([question for question, _ in usable], images)
+        for (question, size), record in zip(usable, found, strict=True):
+            yield {"key": question.key, "size": size, **record}
+
+
+def _images_of(question: Question, store) -> tuple[list[bytes], tuple[int, int] | None]:
+    """Return the question's images, and (width, height) of the one that it is about."""
+    if question.image is None:
+        images = question.images
+    elif question.image.data is not None:
+        images = [question.image.data]
+    else:
+        images = [store.read(question.image)]
+    sizes = [decode_image(data).size for data in images]
+    return images, sizes[-1] if sizes else None
+
+
+def unanswered(questions: Sequence[Question], path: Path) -> list[Question]:
+    """Return the questions without an answer in `path`; those whose image could not be used are asked again."""
+    found = read_predictions([path])
+    return [question for question in questions if "answer" not in found.get(question.key, ())]
+
+
+def read_predictions(paths: Sequence[Path]) -> dict[str, dict]:
+    """Read predictions by key; of several for one key the last counts. The line being written does not count yet."""
+    found = {}
+    for path in paths:
+        data = path.read_bytes() if path.exists() else b""
+        found |= {record["key"]: record for record in map(json.loads, data[: data.rfind(b"\n") + 1].splitlines())}
+    return found
+
+
+def cut_torn_line(path: Path) -> None:
+    """Cut off what a crash left of a line."""
+    data = path.read_bytes() if path.exists() else b""
+    whole = data.rfind(b"\n") + 1
+    if whole < len(data):
+        os.truncate(path, whole)
+
+
+def claim(output: Path, settings: dict, overwrite: bool) -> None:
+    """Make the folder, or make sure that it holds this very evaluation. Raises WrongFolder, naming what differs."""
+    output.mkdir(parents=True, exist_ok=True)
+    path = output / "settings.json"
+    if overwrite:
+        for old in output.glob("predictions-*.jsonl"):
+            old.unlink()
+    elif path.exists() and (before := json.loads(path.read_text())) != settings:
+        changed = [name for name in settings if before.get(name) != settings[name]]
+        raise WrongFolder(
+            f"{output} holds an evaluation with another {', '.join(changed)}: give another --output, or --overwrite"
+        )
+    write_json(path, settings)
+
+
+def digest_questions(questions: Sequence[Question]) -> str:
+    """Return a digest of all that is asked and expected."""
+    digest = hashlib.sha256()
+    for question in questions:
+        record = asdict(question)
+        record["image"] = None if question.image is None else (question.image.names, _sha(question.image.data))
+        record["images"] = [_sha(data) for data in question.images]
+        digest.update(json.dumps(record).encode())
+    return digest.hexdigest()[:32]
+
+
+def digest_model(folder: Path) -> str:
+    """Return a digest of a run's or export's weights: their sizes and ends tell two trainings apart."""
+    digest = hashlib.sha256()
+    folder = folder / "export" if (folder / "export").is_dir() else folder
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in (".safetensors", ".bin", ".distcp") or path.name in ("config.json", "latest"):
+            with open(path, "rb") as file:
+                head = file.read(1 << 20)
+                file.seek(max(0, path.stat().st_size - (1 << 20)))
+                digest.update(repr((str(path.relative_to(folder)), path.stat().st_size)).encode() + head + file.read())
+    return digest.hexdigest()[:32]
+
+
+def _sha(data: bytes | None) -> str | None:
+    return None if data is None else hashlib.sha256(data).hexdigest()
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m trainer.evaluate", description=__doc__, epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--model", required=True, metavar="RUN", help="a run, an export, or the released Qwen-VL")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--benchmark", choices=sorted(BENCHMARKS), help="whose published files --questions names")
+    source.add_argument("--shards", nargs="+", metavar="GLOB", help="cleaned shards, each sample asked by its task")
+    parser.add_argument("--questions", metavar="FILE", help="the questions, or captions, or referring expressions")
+    parser.add_argument("--annotations", metavar="FILE", help="the answers, or boxes, where they are a file apart")
+    parser.add_argument("--split", help="where a file holds several")
+    parser.add_argument("--images", metavar="DIR", help="folder or shards with the benchmark's images")
+    parser.add_argument("--batch", type=int, default=16, help="questions asked at once")
+    parser.add_argument("--limit", type=int, help="only the first so many questions")
+    parser.add_argument("--max-tokens", type=int, help="of an answer; default: by benchmark")
+    parser.add_argument("--part", default="0/1", metavar="I/N", help="answer every N-th question, from the I-th on")
+    parser.add_argument("--skip-bad-images", action="store_true", help="score the rest where images cannot be used")
+    parser.add_argument("--overwrite", action="store_true")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = make_parser().parse_args(argv)
+    try:
+        return _run(args)
+    except (ValueError, OSError, BadFile) as error:
+        print(f"trainer.evaluate: {error}", file=sys.stderr)
+        return 1
+
+
+def _run(args) -> int:
+    part, parts = _part(args.part)
+    questions = _questions(args)[: args.limit]
+    tokens = args.max_tokens or (BENCHMARKS[args.benchmark].max_tokens if args.benchmark else SHARD_TOKENS)
+    settings = {
+        "model": digest_model(Path(args.model)), "questions": digest_questions(questions), "max_tokens": tokens,
+        "benchmark": args.benchmark, "parts": parts,
+    }  # fmt: skip
+    store = open_images(args.images) if args.images else None
+    claim(args.output, settings, args.overwrite)
+    mine = questions[part::parts]
+    path = args.output / f"predictions-{part:03d}-of-{parts:03d}.jsonl"
+    if unanswered(mine, path):
+        predict(mine, _load_predictor(args, tokens), store, path, args.batch, _Progress(len(mine)))
+    return finish(questions, store, args.output, parts, args.skip_bad_images)
+
+
+def _load_predictor(args, tokens: int) -> ModelPredictor:
+    import torch
+
+    from trainer.generate import Assistant
+
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return ModelPredictor(Assistant.load(args.model, device), tokens)
+
+
+def finish(questions: Sequence[Question], store, output: Path, parts: int, skip_bad: bool) -> int:
+    """Score once all parts are there. Return the exit status: 1 where unusable images forbid a score."""
+    predictions = read_predictions([output / f"predictions-{i:03d}-of-{parts:03d}.jsonl" for i in range(parts)])
+    missing = sum(question.key not in predictions for question in questions)
+    if missing:
+        print(f"{missing} of {len(questions)} questions are not answered yet: the other parts have them")
+        return 0
+    bad = [record for record in predictions.values() if "error" in record]
+    if bad and not skip_bad:
+        raise _no_score(bad, len(questions))
+    usable = [question for question in questions if "error" not in predictions[question.key]]
+    if not usable:
+        raise BadPrompt("no question is left to score")
+    scores = score_all(usable, predictions)
+    scores["unusable_images"] = [record["key"] for record in bad]
+    write_json(output / "scores.json", scores)
+    write_report(output / "report.html", usable, predictions, scores, lambda q: _images_of(q, store)[0])
+    print_scores(scores)
+    return 0
+
+
+def _no_score(bad: list[dict], total: int) -> BadPrompt:
+    return BadPrompt(
+        f"{len(bad)} of {total} questions have an image that cannot be used, such as {bad[0]['key']}: "
+        f"{bad[0]['error']}, {bad[0]['detail']}; no score is given. Mend the images and start again, or score the "
+        "other questions with --skip-bad-images"
+    )
+
+
+def _questions(args) -> list[Question]:
+    if args.shards:
+        paths = sorted({path for pattern in args.shards for path in glob.glob(pattern)})
+        if not paths:
+            raise BadFile(f"--shards {' '.join(args.shards)}: no such files")
+        return load_shards(paths)
+    if not args.questions or not args.images:
+        raise BadFile(f"--benchmark {args.benchmark} needs --questions and --images")
+    return load(args.benchmark, args.questions, args.annotations, args.split)
+
+
+def _part(text: str) -> tuple[int, int]:
+    part, _, parts = text.partition("/")
+    if not (part.isdigit() and parts.isdigit() and int(part) < int(parts)):
+        raise BadPrompt(f"--part {text}: I/N is needed, with I from 0 to N - 1")
+    return int(part), int(parts)
+
+
+class _Progress:
+    """A line on standard error per tenth of the way."""
+
+    def __init__(self, total: int):
+        self._total, self._done = total, 0
+
+    def __call__(self, count: int) -> None:
+        before, self._done = self._done * 10 // self._total, self._done + count
+        if self._done * 10 // self._total > before:
+            print(f"{self._done} of {self._total} questions answered", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -225,6 +225,7 @@ def tricks(url: str, secret: str) -> dict[str, str]:
 SECRET = "TOP SECRET FILE CONTENT"
 
 
+@pytest.mark.slow
 def test_no_page_reaches_the_network_or_a_file(renderer, tmp_path):
     secret = tmp_path / "secret.txt"
     secret.write_text(SECRET)
@@ -267,6 +268,7 @@ def test_without_the_interception_the_other_walls_hold(tmp_path):
         assert listener.connections == 0
 
 
+@pytest.mark.slow
 def test_a_hanging_page_is_ended_and_the_next_one_renders():
     with HtmlRenderer(limits=BrowserLimits(page_seconds=20)) as made:
         assert lines(made, "<p>first") == ["first"]

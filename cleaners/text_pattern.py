@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from cleaners.text_arrays import map_rows, put_rows, rows_matching, rows_not_ascii, rows_with_bytes
 
+FEW = 2_000  # below it, compiling a gate takes longer than asking every pattern
 MAX_ROUNDS = 8  # markup in markup in markup: no honest caption needs more than three
 
 
@@ -61,7 +62,7 @@ def _until_clean(texts: pa.StringArray, groups: Groups) -> pa.StringArray:
         if not len(changed):
             break
         cleaned = put_rows(cleaned, rows[changed], texts.take(pa.array(changed)))
-        again = changed[suspicious(texts.take(pa.array(changed)), groups)]
+        again = changed if len(changed) < FEW else changed[suspicious(texts.take(pa.array(changed)), groups)]
         rows, texts = rows[again], texts.take(pa.array(again))
     return cleaned
 
@@ -69,7 +70,8 @@ def _until_clean(texts: pa.StringArray, groups: Groups) -> pa.StringArray:
 def clean_once(texts: pa.StringArray, groups: Groups) -> pa.StringArray:
     """Clean the patterns of each group, in order, once."""
     for group in groups:
-        texts = map_rows(texts, suspicious(texts, (group,)), lambda few, group=group: _clean_group(few, group))
+        rows = np.arange(len(texts)) if len(texts) < FEW else suspicious(texts, (group,))
+        texts = map_rows(texts, rows, lambda few, group=group: _clean_group(few, group))
     return texts
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,6 +15,8 @@ import torch
 from corpus.tokens import load_tokenizer
 from tests.parallel_worker import run_case
 from tests.tiny_stage import QUERIES, make_stage
+from trainer.progress import read_metrics
+from trainer.run import Job, run_stage
 from trainer.sizes import SIZES, qwen2
 from trainer.stages import make_settings
 
@@ -50,15 +53,18 @@ def case(folder, data, name: str, *, micro_packs=1, packs=4, steps=2, stage=2, *
     }  # fmt: skip
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 def launch(folder, cases: list[dict], ranks: int) -> None:
     """Run the cases one after another in `ranks` processes."""
     path = folder / "cases.json"
     path.write_text(json.dumps(cases))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     base = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "WORLD_SIZE": str(ranks)}
-    base |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    base |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     command = [sys.executable, "-m", "tests.parallel_worker", str(path)]
     processes = [
         subprocess.Popen(command, env=base | {"RANK": str(rank)}, cwd=ROOT, stderr=subprocess.PIPE, text=True)
@@ -144,6 +150,36 @@ def test_bf16_computes_beside_float32_master_weights(one_rank, two_ranks):
     assert {t.dtype for t in rounded["weights"].values()} == {torch.float32}
     for x, y in zip(exact["records"], rounded["records"], strict=True):
         assert 0 < abs(x["loss"] - y["loss"]) < 0.02
+
+
+def test_two_by_two_ranks(tmp_path, data, one_rank):
+    """Data parallel over tensor parallel, where a tensor is cut twice along the same dimension."""
+    launch(tmp_path, [case(tmp_path, data, "four", tensor_parallel=2)], 4)
+    alone, four = one_rank(), torch.load(tmp_path / "four.pt", weights_only=True)
+    assert_same(alone, four)
+    for name, tensor in alone["weights"].items():
+        assert (tensor - four["weights"][name]).abs().max() < 1e-5, name
+
+
+def test_a_run_of_one_rank_goes_on_with_two(tmp_path, data):
+    flags = {"steps": 6, "save_every": 3, "batch": 8, "keep": 2, "eps": 1e-3, "image_size": 56}
+    whole = Job(stage=2, data=str(data), output=tmp_path / "whole", flags=flags)
+    run_stage(whole)
+    shutil.copytree(whole.output, tmp_path / "half")
+    (tmp_path / "half" / "checkpoints" / "latest").write_text("step-00000003")
+    command = f"--stage 2 --data {data} --output {tmp_path / 'half'} --resume auto --device cpu " + " ".join(
+        f"--{name.replace('_', '-')} {value}" for name, value in flags.items()
+    )
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*launcher, "-m", "trainer", *command.split()], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "resumed at step 3" in done.stdout
+    for x, y in zip(read_metrics(whole.output), read_metrics(tmp_path / "half"), strict=True):
+        assert (x["step"], x["samples"], x["supervised"]) == (y["step"], y["samples"], y["supervised"])
+        assert abs(x["loss"] - y["loss"]) < 1e-5 and abs(x["grad_norm"] - y["grad_norm"]) < 1e-4
 
 
 def test_ranks_must_be_divisible_by_tensor_parallel():

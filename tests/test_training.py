@@ -14,7 +14,7 @@ from corpus.packs import CORPUS, WrongCorpus
 from corpus.tokens import load_tokenizer, write_ranks
 from tests.tiny_stage import make_stage
 from trainer import checkpoint, export
-from trainer.convert import SafetensorsFolder
+from trainer.convert import SafetensorsFolder, separate_heads
 from trainer.loop import NonFiniteLoss
 from trainer.plot import main as plot
 from trainer.progress import read_metrics
@@ -118,6 +118,42 @@ def test_plot_draws_the_curve(runs, monkeypatch, tmp_path):
     monkeypatch.setattr("sys.argv", ["plot", str(runs / "1"), str(runs / "2"), "--to", str(tmp_path / "curve.png")])
     plot()
     assert (tmp_path / "curve.png").stat().st_size > 10_000
+
+
+def test_a_run_from_an_open_clip_tower_and_a_language_model_of_transformers(corpora, tmp_path):
+    """With shared key/value heads, tied embeddings, and fewer rows than the tokenizer has tokens."""
+    from safetensors.torch import save_file
+
+    from trainer.language import build_language
+    from trainer.sizes import TOWERS, qwen2
+    from trainer.vision import VisionTower
+
+    rows = load_tokenizer().vocab_size - 12
+    fields = qwen2(64, 2, 4, 128, rows) | {"num_key_value_heads": 2, "tie_word_embeddings": True}
+    language = build_language(fields)
+    language.save_pretrained(tmp_path / "language")
+    tower = VisionTower(TOWERS["tiny-14"])
+    clip = {}
+    for name, tensor in tower.state_dict().items():
+        tensor.normal_()
+        in_proj = ".attn.in_proj." in name
+        value = separate_heads(tensor, tower.config.heads) if in_proj else tensor
+        clip["visual." + name.replace("in_proj.", "in_proj_")] = value.clone()
+    clip["visual.positional_embedding"] = torch.cat([torch.zeros(1, 64), clip["visual.positional_embedding"]])
+    clip |= {"visual.class_embedding": torch.zeros(64), "visual.proj": torch.zeros(64, 8), "logit_scale": torch.ones(1)}
+    save_file(clip, tmp_path / "clip.safetensors")
+
+    given = {"vision": "tiny-14", "vision_weights": str(tmp_path / "clip.safetensors")}
+    still = FAST | {"peak_lr": 0.0, "min_lr": 0.0, "steps": 2}
+    run_stage(Job(stage=1, data=str(corpora[1]), output=tmp_path / "run", queries=16, flags=still,
+                  language=str(tmp_path / "language"), **given))  # fmt: skip
+    out = tensors(tmp_path / "run")
+    for name, tensor in tower.state_dict().items():
+        assert torch.equal(out[f"vision.{name}"], tensor), name
+    for name, tensor in language.state_dict().items():
+        assert torch.equal(out[f"language.{name}"][: len(tensor)], tensor), name
+    assert len(out["language.model.embed_tokens.weight"]) == -(-(rows + 12) // 64) * 64
+    assert torch.equal(out["language.lm_head.weight"], out["language.model.embed_tokens.weight"])
 
 
 # ---- exact resume -------------------------------------------------------------------------------------------------

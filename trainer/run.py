@@ -86,11 +86,11 @@ def _choose_config(job: Job, start: Path | None, tokenizer) -> ModelConfig:
         if job.size not in (None, config.size):
             raise export.WrongModel(f"{start} holds a model of size {config.size}, not {job.size}: leave --size out")
     else:
-        config = _fresh_config(job)
+        config = with_vocabulary(_fresh_config(job), tokenizer.vocab_size)
     ids = {"image_token": tokenizer.image_pad, "image_marks": (tokenizer.image_start, tokenizer.image_end)}
     if config.image_token not in (None, tokenizer.image_pad):
         raise WrongCorpus(f"{job.data} has <imgpad> as {tokenizer.image_pad}, the model as {config.image_token}")
-    return replace(with_vocabulary(config, tokenizer.vocab_size), **ids)
+    return replace(config, **ids)
 
 
 def _fresh_config(job: Job) -> ModelConfig:
@@ -231,8 +231,9 @@ def _announce(run: Run, folder: StageFolder, first: int) -> str:
     parts = ", ".join(
         f"{name} {count / 1e6:,.2f}M{'' if name in s.trained_parts else ' (frozen)'}" for name, count in counts.items()
     )
+    other = f"NOTE: {folder.path} was built for stage {folder.stage}\n" if folder.stage != s.stage else ""
     return (
-        f"stage {s.stage}, {s.size}: {parts}\n"
+        f"{other}stage {s.stage}, {s.size}: {parts}\n"
         f"{folder.num_packs:,} packs, {folder.num_samples:,} samples; a step takes {plan.packs_per_step} packs "
         f"(about {plan.packs_per_step * folder.mean_samples_per_pack:,.0f} samples) as {plan.ranks} ranks x "
         f"{plan.micro_batches} micro-batches x {plan.micro_packs} packs; images {s.image_size} px, attention "

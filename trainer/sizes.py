@@ -136,7 +136,7 @@ SIZES = {
 
 
 def with_vocabulary(config: ModelConfig, rows: int) -> ModelConfig:
-    """Give a size without a vocabulary of its own one of `rows` rows, rounded up to a multiple of 64."""
-    if config.language["vocab_size"]:
+    """Give the language model at least `rows` rows, rounded up to a multiple of 64 where it had fewer (or none)."""
+    if config.language["vocab_size"] >= rows:
         return config
     return replace(config, language={**config.language, "vocab_size": -(-rows // 64) * 64})

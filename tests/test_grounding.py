@@ -4,6 +4,8 @@ import itertools
 import random
 import time
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -93,6 +95,23 @@ def test_the_bees_of_the_paper(tmp_path, choose):
     spans = choose(group((p.start, p.end, p.box, p.score) for p in row.phrases))
     assert [(BEES[s.start : s.end], len(s.boxes)) for s in spans] == [("bees", 2), ("an apricot flower", 1)]
     assert spans[0].boxes[0] == (0.661, 0.612, 0.833, 0.812)
+
+
+def test_grit_rows_of_any_slice_and_batch_are_those_of_the_file(tmp_path):
+    """Batches are windows on larger columns: every row must come with its own phrases, null lists as none."""
+    rng, kind = random.Random(9), pa.list_(pa.list_(pa.float64()))
+    items = [
+        [[0, 3, 0.1, 0.1, 0.5, round(rng.random(), 6), 0.9] for _ in range(rng.randint(0, 3))] for _ in range(9000)
+    ]
+    items[5] = items[4500] = None
+    table = {"caption": pa.array(["a cat"] * 9000), "id": pa.array(range(9000))}
+    table |= {"noun_chunks": pa.array(items, kind), "ref_exps": pa.array(items[::-1], kind)}
+    pq.write_table(pa.table(table), tmp_path / "grit.parquet", row_group_size=7000)
+    found = [pair for piece in plan(str(tmp_path / "grit.parquet"), 5000) for pair in grounding.read_grit(piece)]
+    assert [row for row, _ in found] == list(range(9000))
+    for i, row in found:
+        expected = [*(items[i] or []), *(items[8999 - i] or [])]
+        assert [list(phrase.box) for phrase in row.phrases] == [item[2:6] for item in expected]
 
 
 def test_equal_boxes_prefer_the_longer_phrase():

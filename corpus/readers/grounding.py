@@ -46,8 +46,11 @@ def read_grit(piece: Slice) -> Iterator[tuple[int, GroundingRow | BadRow]]:
 
 def _nested(column) -> Callable[[int], list[list[float]]]:
     """Return a function: row -> its list of lists, for a column list<list<double>> (nulls are empty lists)."""
-    outer, inner = column.offsets.to_numpy(), column.values.offsets.to_numpy()
-    values = np.asarray(column.values.values).tolist()
+    outer = column.offsets.to_numpy()
+    # A batch is a window on a larger column, whose values lie outside it for the most part.
+    inner = column.values.offsets.to_numpy()[outer[0] : outer[-1] + 1]
+    values = np.asarray(column.values.values)[inner[0] : inner[-1]].tolist()
+    outer, inner = (outer - outer[0]).tolist(), (inner - inner[0]).tolist()
     valid = column.is_valid().to_pylist()
 
     def at(i: int) -> list[list[float]]:

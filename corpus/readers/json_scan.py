@@ -6,9 +6,8 @@ file; a record that is not ASCII is decoded again, as UTF-8.
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from json.decoder import JSONDecodeError
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from corpus.readers.rows import BadFile
 
@@ -22,8 +21,7 @@ class CutJson(Exception):
     """The file ends, or stops being JSON, in the middle; the message says at which byte."""
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """A record: the top-level key it stands under (an array's key, or its own key in an object), its bytes, its value.
 
     In an object of records the bytes include the key: `"id": {...}`.

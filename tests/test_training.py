@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from corpus.packs import CORPUS, WrongCorpus
+from corpus.records import EncodedImage
 from corpus.tokens import load_tokenizer, write_ranks
 from tests.tiny_stage import make_stage
 from trainer import checkpoint, export
@@ -277,6 +278,17 @@ def test_a_checkpoint_of_another_run_is_refused(corpora, runs, tmp_path):
         run_stage(job(corpora, run, data=str(corpora[3]), **again))
     with pytest.raises(checkpoint.WrongCheckpoint, match="its size is tiny, not small"):
         run_stage(job(corpora, run, resume="auto", size="small", queries=16))
+
+
+def test_a_pack_that_cannot_be_decoded_is_named_where_the_metrics_are(tmp_path, capsys):
+    def spoil(key, i, image):
+        return EncodedImage(image.data[:-200], "jpg") if key == "caption-0004" and i == 2 else image
+
+    data = make_stage(tmp_path / "stage", stage=1, tasks=("caption",), per_task=8, shards=1, spoil=spoil)
+    run_stage(Job(stage=1, data=str(data), output=tmp_path / "run", flags=FAST | {"steps": 2}))
+    (bad,) = [entry for r in read_metrics(tmp_path / "run")[:1] for entry in r["replaced_packs"]]
+    assert (bad["pack"], bad["by"], bad["error"]) == ("caption-0004", "caption-0000", "truncated_image")
+    assert "pack caption-0004: truncated_image" in capsys.readouterr().out
 
 
 def test_a_nan_loss_stops_before_the_update_and_names_the_pack(corpora, tmp_path, monkeypatch):

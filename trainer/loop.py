@@ -61,7 +61,11 @@ def train_step(run: Run, batches: Iterator[dict], step: int, stop: bool = False)
     clip = torch.clamp(run.settings.clip / (norm + 1e-6), max=1.0)
     scale_gradients(run.trained, clip * factor)
     run.optimizer.step()
-    return _record(run, step, totals, rates, norm.item(), time.perf_counter() - began)
+    record = _record(run, step, totals, rates, norm.item(), time.perf_counter() - began)
+    if totals["replaced"]:
+        told = {entry["pack"]: entry for entries in run.world.gather(replaced) for entry in entries}
+        record["replaced_packs"] = sorted(told.values(), key=lambda entry: entry["pack"])
+    return record
 
 
 def _accumulate(run: Run, batches: Iterator[dict]):

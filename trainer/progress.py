@@ -49,6 +49,8 @@ class Progress:
         self._file.write(json.dumps(record) + "\n")
         for name, value in _flat(record):
             self._board.add_scalar(name, value, record["step"])
+        for bad in record.get("replaced_packs", ()):
+            self.note(f"pack {bad['pack']}: {bad['error']} ({bad['detail']}); {bad['by']} took its place")
         self._line.show(record)
 
     def note(self, text: str) -> None:

@@ -134,7 +134,8 @@ def clean_split(
 ) -> None:  # fmt: skip
     """Clean one slice of questions: every question goes to the sink once, in input order."""
     finder = annotated.Pictures(**pictures)
-    parse, beside = vqa.READERS[layout].parse, _beside(tuple(split.source["beside"]), layout, str(split.fingerprint["beside"]))
+    beside = _beside(tuple(split.source["beside"]), layout, str(split.fingerprint["beside"]))
+    parse = vqa.READERS[layout].parse
     for row, record in annotated.limited(read(annotated.slice_of(split)), limit):
         found = [record] if isinstance(record, BadRow) else parse(record, beside, split.source["url"])
         for part, question in enumerate(found):

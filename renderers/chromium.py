@@ -23,6 +23,7 @@ from websockets.exceptions import ConnectionClosedError
 from renderers.sentry import OUT_OF_MEMORY
 
 _ROOT = Path(__file__).resolve().parent.parent
+_PROFILE = "gristmill-chromium-"  # then the job's process id
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 _FLAGS = (
     "--headless", "--remote-debugging-pipe", "--no-first-run", "--no-default-browser-check", "--mute-audio",
@@ -127,7 +128,8 @@ class Chromium:
 
     async def start(self) -> None:
         """Start the browser and connect to it. BrowserLost when it does not come up within 60 seconds."""
-        profile = tempfile.mkdtemp(prefix="gristmill-chromium-")
+        sweep_profiles()
+        profile = tempfile.mkdtemp(prefix=f"{_PROFILE}{os.getpid()}-")
         to_browser, from_browser = os.pipe(), os.pipe()
         command = [self.executable, *_FLAGS, f"--user-data-dir={profile}"]
         if os.geteuid() == 0:
@@ -161,6 +163,14 @@ class Chromium:
         if status == OUT_OF_MEMORY:
             return "memory"
         return "crash" if ended is not None else ""
+
+
+def sweep_profiles() -> None:
+    """Remove profiles whose job is gone: where a job's whole process tree is killed, its sentries die with it."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PROFILE}*-*"):
+        owner = folder.name.removeprefix(_PROFILE).partition("-")[0]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _environment(profile: str) -> dict[str, str]:

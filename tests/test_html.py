@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -331,6 +332,17 @@ def test_nothing_outlives_a_job_that_is_killed():
         time.sleep(0.1)
     assert not any(map(alive, family))
     assert not Path(profile).exists()
+
+
+def test_profiles_of_jobs_that_are_gone_are_swept(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    stale, own = (tmp_path / f"gristmill-chromium-{owner}-x" for owner in (gone.pid, os.getpid()))
+    stale.mkdir()
+    own.mkdir()
+    chromium.sweep_profiles()
+    assert own.is_dir() and not stale.exists()
 
 
 @pytest.mark.parametrize("name", ["en/readability_simplyfound-1", "zh/generalnewse_baijiahao_2"])

@@ -332,6 +332,11 @@ def test_the_command_line_in_parts(model, tmp_path, capsys):
     assert set(scores["results"]) == set(TASKS) and (output / "report.html").exists()
     assert main([*flags, "--part", "1/2", "--max-tokens", "5"]) == 1
     assert "another max_tokens" in capsys.readouterr().err
+    (output / "scores.json").unlink()
+    assert main([*flags, "--part", "1/2", "--overwrite"]) == 0
+    assert (output / "scores.json").exists()  # for the other part's answers stayed
+    assert main([*flags, "--output", str(tmp_path / "new"), "--model", str(tmp_path)]) == 1
+    assert "holds no model" in capsys.readouterr().err and not (tmp_path / "new").exists()
     assert main([*flags, "--part", "2/2"]) == 1 and main([*flags, "--shards", "nowhere*.tar"]) == 1
     retrained = tmp_path / "retrained"
     shutil.copytree(model, retrained)

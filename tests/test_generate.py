@@ -97,10 +97,16 @@ def slowly(assistant, prompt, count) -> list[int]:
 
 @pytest.fixture(scope="module")
 def untrained(run):
-    """Random weights: the answers are noise, never stop, and hang on every detail of the computation."""
+    """Random weights: the answers are noise, never stop, and hang on every detail of the computation.
+
+    Attention is sharpened, since fresh weights look at all positions alike and would not tell a wrong one.
+    """
     config, _ = export.read_config(run / "export")
     model = Assistant.load(run)
     fill(model.model, [random_source(config, 1)])
+    for layer in model.model.language.model.layers:
+        layer.self_attn.q_proj.weight.mul_(5)
+        layer.self_attn.k_proj.weight.mul_(5)
     return model
 
 

@@ -142,18 +142,23 @@ def cut_torn_line(path: Path) -> None:
         os.truncate(path, whole)
 
 
-def claim(output: Path, settings: dict, overwrite: bool) -> None:
-    """Make the folder, or make sure that it holds this very evaluation. Raises WrongFolder, naming what differs."""
-    output.mkdir(parents=True, exist_ok=True)
+def claim(output: Path, settings: dict, own: Path, overwrite: bool) -> None:
+    """Make the folder, or make sure that it holds this very evaluation; `own` are this part's predictions.
+
+    `overwrite` removes them, and those of all parts where they are of another evaluation. Raises WrongFolder, naming
+    what differs.
+    """
     path = output / "settings.json"
-    if overwrite:
-        for old in output.glob("predictions-*.jsonl"):
-            old.unlink()
-    elif path.exists() and (before := json.loads(path.read_text())) != settings:
+    before = json.loads(path.read_text()) if path.exists() else settings
+    if before != settings and not overwrite:
         changed = [name for name in settings if before.get(name) != settings[name]]
         raise WrongFolder(
             f"{output} holds an evaluation with another {', '.join(changed)}: give another --output, or --overwrite"
         )
+    if overwrite:
+        for old in [own] if before == settings else output.glob("predictions-*.jsonl"):
+            old.unlink(missing_ok=True)
+    output.mkdir(parents=True, exist_ok=True)
     write_json(path, settings)
 
 
@@ -169,15 +174,20 @@ def digest_questions(questions: Sequence[Question]) -> str:
 
 
 def digest_model(folder: Path) -> str:
-    """Return a digest of a run's or export's weights: their sizes and ends tell two trainings apart."""
+    """Return a digest of a run's or export's weights: their sizes and ends tell two trainings apart.
+
+    Raises WrongFolder when there are none.
+    """
     digest = hashlib.sha256()
-    folder = folder / "export" if (folder / "export").is_dir() else folder
-    for path in sorted(folder.rglob("*")):
-        if path.suffix in (".safetensors", ".bin", ".distcp") or path.name in ("config.json", "latest"):
-            with open(path, "rb") as file:
-                head = file.read(1 << 20)
-                file.seek(max(0, path.stat().st_size - (1 << 20)))
-                digest.update(repr((str(path.relative_to(folder)), path.stat().st_size)).encode() + head + file.read())
+    inside = folder / "export" if (folder / "export").is_dir() else folder
+    found = [path for path in sorted(inside.rglob("*")) if path.suffix in (".safetensors", ".bin", ".distcp")]
+    if not found:
+        raise WrongFolder(f"{folder} holds no model: no weights, neither in export/ nor in checkpoints/")
+    for path in found:
+        with open(path, "rb") as file:
+            head = file.read(1 << 20)
+            file.seek(max(0, path.stat().st_size - (1 << 20)))
+            digest.update(repr((str(path.relative_to(inside)), path.stat().st_size)).encode() + head + file.read())
     return digest.hexdigest()[:32]
 
 
@@ -227,9 +237,9 @@ def _run(args) -> int:
         "benchmark": args.benchmark, "parts": parts,
     }  # fmt: skip
     store = open_images(args.images) if args.images else None
-    claim(args.output, settings, args.overwrite)
-    mine = questions[part::parts]
     path = args.output / f"predictions-{part:03d}-of-{parts:03d}.jsonl"
+    claim(args.output, settings, path, args.overwrite)
+    mine = questions[part::parts]
     if unanswered(mine, path):
         predict(mine, _load_predictor(args, tokens), store, path, args.batch, _Progress(len(mine)))
     return finish(questions, store, args.output, parts, args.skip_bad_images)

@@ -189,7 +189,7 @@ def _clean_urls(split: Split, sink: Sink, dataset: Dataset, limit: int | None) -
     with fsspec.open(source["url"], "rb") as file:
         layout = pairs.table_layout(pq.read_schema(file), dataset.columns, dataset.reader, source["url"])
         row = 0
-        for table in pairs.tables(file, source["row_groups"]):
+        for table in pairs.tables(file, source["row_groups"], pairs.URL_ROWS):
             if limit is not None and row >= limit:
                 return
             table = table.slice(0, None if limit is None else limit - row)

@@ -20,7 +20,8 @@ from corpus.shards import RawSample, read_shard
 
 BATCH_ROWS = 1024
 BATCH_BYTES = 64 << 20
-TABLE_ROWS = 65_536
+TABLE_ROWS = 65_536  # of tables that may hold images
+URL_ROWS = 262_144  # of tables without: fewer batches, since Arrow compiles every pattern anew for each
 KEY_COLUMN = "sample_key"  # carries a row's key from metadata mode through a downloader and back
 OUR_KEY = re.compile(r"[a-z0-9_-]+/[a-z0-9_-]+/[0-9]+")
 # img2dataset and Hugging Face name the bytes so; a struct has the fields `bytes` and `path`.
@@ -168,10 +169,10 @@ def table_layout(schema: pa.Schema, columns: Mapping[str, str], reader: str, whe
     return TableLayout(found, image if image in schema.names else None)
 
 
-def tables(file: BinaryIO, row_groups: Sequence[int]) -> Iterator[pa.Table]:
+def tables(file: BinaryIO, row_groups: Sequence[int], rows: int = TABLE_ROWS) -> Iterator[pa.Table]:
     """Yield the rows of some row groups as tables of bounded size, all columns."""
     parquet = pq.ParquetFile(file)
-    for batch in parquet.iter_batches(batch_size=TABLE_ROWS, row_groups=list(row_groups), use_threads=False):
+    for batch in parquet.iter_batches(batch_size=rows, row_groups=list(row_groups), use_threads=False):
         yield pa.Table.from_batches([batch])
 
 

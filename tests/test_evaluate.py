@@ -17,10 +17,12 @@ from corpus.tokens import OWN, load_tokenizer
 from tests import published
 from tests.tiny_stage import sample
 from trainer import export
-from trainer.benchmarks import BENCHMARKS, load, load_shards
-from trainer.evaluate import ModelPredictor, main, predict, read_predictions
+from trainer.benchmarks import BENCHMARKS, load
+from trainer.evaluate import ModelPredictor, main
 from trainer.generate import Answer
 from trainer.metrics import vqa_score
+from trainer.predictions import predict, read_predictions
+from trainer.questions import load_shards
 from trainer.scores import score_all, write_report
 from trainer.sizes import SIZES, with_vocabulary
 from trainer.vision import VisionTower  # noqa: F401 - torch loads here, not in a timed test
@@ -148,6 +150,16 @@ def test_referring_expressions_and_their_splits(tmp_path):
         return score_of([question], constant(f"<box>({x0},{y0}),({x1},{y1})</box>"), tmp_path, image)
 
     assert score(78, 83, 265, 250) == 100 and score(78, 83, 265, 160) == 0 and score(0, 0, 999, 999) == 0
+
+
+def test_flickr30k_as_karpathy_publishes_it(tmp_path):
+    images = [
+        {"filename": f"{i}.jpg", "split": split, "sentences": [{"raw": f"A dog {i}."}, {"raw": "A pet."}]}
+        for i, split in enumerate(("train", "test", "val"))
+    ]
+    path = published.put_json(tmp_path / "dataset_flickr30k.json", {"images": images, "dataset": "flickr30k"})
+    (question,) = load("flickr30k", path, split="test")
+    assert question.references == ["A dog 1.", "A pet."] and question.image.names == ("1.jpg",)
 
 
 def test_science_questions(tmp_path):

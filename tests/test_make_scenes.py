@@ -12,7 +12,7 @@ from corpus.scene_tasks import KINDS, LEVELS, scene_sample
 from corpus.scenes import scene
 from pipelines import make_scenes
 from tests import published
-from trainer.benchmarks import load_shards
+from trainer.questions import load_shards
 
 EASY = LEVELS["easy"] | {"size": 32}
 

@@ -1,44 +1,21 @@
-"""What models are evaluated on: the datasets of Table 9 in their published files, and cleaned shards of our own.
+"""The datasets of Table 9 in their published files, as lists of Questions.
 
-Either way the result is a list of Questions. Files that do not belong together, or of which a part is missing, raise
-BadFile: a score over the wrong questions would look like any other.
+Files that do not belong together, or of which a part is missing, raise BadFile: a score over the wrong questions would
+look like any other.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 from corpus.geometry import xywh_to_xyxy
 from corpus.readers import captions, grounding, vqa
 from corpus.readers.refs_pickle import load_refs
 from corpus.readers.rows import BadFile, BadRow, GroundingRow, ImageRef, VqaRow
-from corpus.readers.slices import detect, open_file, plan, read
-from corpus.records import Sample, from_members
-from corpus.shards import read_shard
+from corpus.readers.slices import detect, plan, read
+from trainer.questions import Question
 
 CAPTION_PROMPT = "Descripe the image in English:"  # so spelt in the paper
 LETTERS = "ABCDEFGHIJ"
-
-
-@dataclass(slots=True, kw_only=True)
-class Question:
-    """One thing to ask. `task` is one of prompts.TASKS, "chat" or "choice"; `text` the question, phrase or prompt.
-
-    `references` are what the metric compares with: texts; boxes in pixels of the stored image; for ocr (text, quad) and
-    for grounded captions (phrase, boxes), in pixels too. `options` are the answers to choose from.
-    """
-
-    key: str
-    task: str
-    metric: str
-    image: ImageRef | None
-    text: str = ""
-    references: list = field(default_factory=list)
-    options: list[str] = field(default_factory=list)
-    box: list[float] | None = None  # asked about, in pixels
-    turns: list[dict] = field(default_factory=list)  # of a chat, up to the answer
-    images: list[bytes] = field(default_factory=list)  # of a chat
-    language: str = "en"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,16 +104,28 @@ def _by_id(path: str, array: str) -> _ById:
 
 
 def _load_captions(path: str, beside: str | None, reader: str, metric: str) -> Iterator[tuple[str, Question]]:
-    """COCO's caption format, in which NoCaps and Flickr30K are published or passed on too."""
+    """COCO's caption format, which NoCaps has too, or Karpathy's dataset_flickr30k.json."""
+    if "sentences" in next(_records(path, "images"), {}):
+        yield from _karpathy(path, metric)
+        return
     layout = captions.READERS[reader]
     tables, by_image = layout.tables(path), {}
     for record in _records(path, layout.array):
         for row in _good(layout.parse(record, {}, tables), path):
             by_image.setdefault(row.image.names[0], (row.image, []))[1].append(row.text)
     for name, (image, texts) in by_image.items():
-        yield "all", Question(
-            key=name, task="plain", metric=metric, image=image, text=CAPTION_PROMPT, references=texts
-        )
+        yield "all", _caption_question(name, image, texts, metric)
+
+
+def _caption_question(key: str, image: ImageRef, texts: list[str], metric: str) -> Question:
+    return Question(key=key, task="plain", metric=metric, image=image, text=CAPTION_PROMPT, references=texts)
+
+
+def _karpathy(path: str, metric: str) -> Iterator[tuple[str, Question]]:
+    """karpathy/deep-visual: images[{filename, split, sentences: [{raw}]}]."""
+    for record in _records(path, "images"):
+        name, texts = record["filename"], [sentence["raw"] for sentence in record["sentences"]]
+        yield record["split"], _caption_question(name, ImageRef(names=(name,)), texts, metric)
 
 
 def _load_referring(path: str, beside: str | None, reader: str, metric: str) -> Iterator[tuple[str, Question]]:
@@ -191,81 +180,6 @@ def _whole(record, path: str):
 def _good(rows: Iterable, path: str) -> Iterator:
     return (_whole(row, path) for row in rows)
 
-
-def load_shards(paths: Sequence[str]) -> list[Question]:
-    """Read cleaned shards: every sample becomes the questions of its own task. Raises BadFile on a damaged shard."""
-    questions = [question for path in paths for question in _of_shard(path)]
-    if twice := [key for key, count in Counter(q.key for q in questions).items() if count > 1]:
-        raise BadFile(f"{twice[0]} and {len(twice) - 1} more stand there twice; every question must count once")
-    return questions
-
-
-def _of_shard(path: str) -> Iterator[Question]:
-    with open_file(path) as file:
-        for raw in read_shard(file):
-            if raw.problem:
-                raise BadFile(f"{path}: {raw.key}: {raw.problem} {raw.detail}")
-            try:
-                sample = from_members(raw.members)
-            except ValueError as error:
-                raise BadFile(f"{path}: {raw.key}: {error}") from None
-            if sample.task not in _OF_SAMPLE:
-                raise BadFile(f"{path}: nothing is asked of task {sample.task}; tasks are {', '.join(_OF_SAMPLE)}")
-            yield from _OF_SAMPLE[sample.task](sample)
-
-
-def _question(sample: Sample, metric: str, references: list, suffix: str = "", **more) -> Question:
-    image = ImageRef(data=sample.images[0].data, names=(f"{sample.key}.{sample.images[0].ext}",))
-    more = {"task": sample.task, "text": "", **more}
-    return Question(
-        key=sample.key + suffix, metric=metric, image=image, references=references, language=sample.language, **more
-    )
-
-
-def _of_caption(sample: Sample) -> list[Question]:
-    return [_question(sample, "exact_match", [sample.text])]
-
-
-def _of_vqa(sample: Sample) -> list[Question]:
-    notes = sample.annotations
-    return [_question(sample, "exact_match", [notes["answer"]], task="vqa", text=notes["question"])]
-
-
-def _of_referring(sample: Sample) -> list[Question]:
-    regions = enumerate(sample.annotations["regions"])
-    return [_question(sample, "iou", r["boxes"], f"-r{i}", text=r["text"]) for i, r in regions]
-
-
-def _of_region(sample: Sample) -> list[Question]:
-    regions = enumerate(sample.annotations["regions"])
-    return [_question(sample, "exact_match", [f"is {r['text']}"], f"-r{i}", box=r["boxes"][0]) for i, r in regions]
-
-
-def _of_grounded(sample: Sample) -> list[Question]:
-    regions = [(region["text"], region["boxes"]) for region in sample.annotations["regions"]]
-    return [_question(sample, "grounding", regions)]
-
-
-def _of_ocr(sample: Sample) -> list[Question]:
-    return [_question(sample, "ocr", [(line["text"], line["quad"]) for line in sample.annotations["lines"]])]
-
-
-def _of_chat(sample: Sample) -> list[Question]:
-    """The last answer of a dialogue, the earlier ones being as they were."""
-    turns, images = sample.annotations["turns"], [image.data for image in sample.images]
-    last = max(i for i, turn in enumerate(turns) if turn["role"] == "assistant")
-    return [
-        Question(
-            key=sample.key, task="chat", metric="exact_match", image=None, turns=turns[:last], images=images,
-            text=turns[last - 1]["text"] if last else "", references=[turns[last]["text"]],
-        )
-    ]  # fmt: skip
-
-
-_OF_SAMPLE: dict[str, Callable[[Sample], list[Question]]] = {
-    "caption": _of_caption, "vqa": _of_vqa, "ocr_vqa": _of_vqa, "referring": _of_referring, "chat": _of_chat,
-    "region_caption": _of_region, "grounded_caption": _of_grounded, "ocr": _of_ocr,
-}  # fmt: skip
 
 # Metrics and lengths of answers as in the paper's Table 9 and its authors' own evaluation.
 BENCHMARKS = {

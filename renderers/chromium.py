@@ -146,8 +146,8 @@ class Chromium:
             creation = _Browser.create(connection, [], False, None, None, connection.dispose)
             self.browser = await asyncio.wait_for(creation, 60)
         except (TimeoutError, *LOST) as error:
-            await self.stop()
-            raise BrowserLost("crash", f"{self.executable} did not start: {error!r}") from None
+            ended = await self.stop()
+            raise BrowserLost(ended or "crash", f"{self.executable} did not start: {error!r}") from None
 
     async def stop(self) -> str:
         """End every process of the browser; return why it had ended, if it had: "memory", "crash" or ""."""

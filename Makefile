@@ -1,5 +1,5 @@
 # make demo   a raw crawl is made, cleaned, packed and trained on; a few minutes on a fresh machine
-# make test   the whole test suite
+# make test   the tests, about five minutes; `make test-slow` runs the long ones: crashes, clusters, learning by heart
 # Python packages go into .venv. System packages (Chromium, fonts) come from apt where this user may install them;
 # where not, the jobs and tests that need them say what is missing.
 
@@ -11,13 +11,16 @@ APT_PACKAGES := chromium poppler-utils tesseract-ocr tesseract-ocr-eng tesseract
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -n)
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: demo test install clean
+.PHONY: demo test test-slow install clean
 
 demo: install
 	@$(BIN)/python pipelines/demo.py --output $(DEMO)
 
 test: install
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-slow: install
+	@$(BIN)/python -m pytest -m slow --timeout=900 $(ARGS)
 
 install: .venv/installed .venv/system
 

@@ -38,8 +38,10 @@ _KEYS = tuple(f.name for f in fields(Dataset) if f.name != "name")
 _REQUIRED = ("language", "licence", "job", "reader", "tasks")
 
 
-def load_catalog(path: str | Path | None = None, rules: Mapping[str, Iterable[str]] | None = None) -> dict[str, Dataset]:
-    """Read a catalog, by default the checkout's own. `rules` maps each known rule to its parameters; without it rules are not checked.
+def load_catalog(
+    path: str | Path | None = None, rules: Mapping[str, Iterable[str]] | None = None
+) -> dict[str, Dataset]:
+    """Read a catalog, by default the checkout's own. `rules`: each known rule's parameters; None checks no rule.
 
     Raises CatalogError for an unknown key, rule, parameter, task or language, naming the line and the known ones.
     """

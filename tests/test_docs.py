@@ -36,7 +36,7 @@ def target(command: str) -> tuple[str, ...] | None:
     while words and "=" in words[0]:
         words.pop(0)
     if words[0] == "make":
-        rules = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M)
+        rules = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
         assert {word for word in words[1:] if "=" not in word} <= set(rules), command
         return None
     if "-m" in words:

@@ -23,7 +23,8 @@ def clean_lines(split, sink):
         for row, line in enumerate(lines):
             key = f"lines/{split.id}/{row:06d}"
             if line.startswith("k"):
-                sink.keep(Sample(key=key, dataset="lines", task="text", language="en", text=line), row, length=len(line))
+                sample = Sample(key=key, dataset="lines", task="text", language="en", text=line)
+                sink.keep(sample, row, length=len(line))
             elif line.startswith("d"):
                 sink.drop(key, row, "starts_with_d", value=1.0, threshold=0.0, length=len(line))
             else:
@@ -137,7 +138,8 @@ def test_the_fuse_stops_a_job_whose_rows_all_fail(folder):
 
 def test_a_sample_that_was_not_written_is_noticed(folder):
     def forgetful(split, sink):
-        sink.rows(pa.table({"key": ["a"], "row": pa.array([0], pa.int64()), "outcome": ["kept"], "rule": pa.nulls(1, pa.string())}))
+        row = {"key": ["a"], "row": pa.array([0], pa.int64()), "outcome": ["kept"], "rule": pa.nulls(1, pa.string())}
+        sink.rows(pa.table(row))
 
     with pytest.raises(AssertionError, match="1 kept rows, 0 samples written"):
         run(folder, work=forgetful)

@@ -39,7 +39,8 @@ def test_other_readers_open_our_shards(tmp_path):
     tar, _ = written([("set/00000/000000", [("jpg", b"J"), ("json", b"{}")]), ("b", [("txt", b"x")])])
     path = tmp_path / "00000.tar"
     path.write_bytes(tar)
-    assert tarfile.open(path).getnames() == ["set/00000/000000.jpg", "set/00000/000000.json", "b.txt"]
+    with tarfile.open(path) as opened:
+        assert opened.getnames() == ["set/00000/000000.jpg", "set/00000/000000.json", "b.txt"]
     assert [s["__key__"] for s in webdataset.WebDataset(str(path), shardshuffle=False)] == ["set/00000/000000", "b"]
 
 

@@ -104,9 +104,13 @@ class OutputFolder:
                 f"{self.url} holds files but no {JOB}, so no job of ours made it ({', '.join(strangers[:3])}); "
                 "name an empty folder"
             )
-        self._remove([name for name in names if _TEMPORARY.match(name)])
+        self.sweep()
         if overwrite or JOB not in names:
             self.write(JOB, json.dumps(settings, indent=1, sort_keys=True, ensure_ascii=False).encode())
+
+    def sweep(self) -> None:
+        """Remove the temporary files of workers that were killed; only while none is at work."""
+        self._remove([name for name in self.names() if _TEMPORARY.match(name)])
 
     def settings(self) -> dict:
         """Return the settings of the run that made the folder. FileNotFoundError says so when there is none."""

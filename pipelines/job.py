@@ -109,6 +109,7 @@ def run(
         results = cluster.run_splits(run_one, todo, workers=args.workers, setup=setup, gpus_per_worker=gpus_per_worker)
         for _, counts in results:
             progress.add(counts)
+    folder.sweep()
     return _finish(folder)
 
 

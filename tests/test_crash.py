@@ -36,7 +36,7 @@ def finish(folder, output, workers) -> None:
 
 def wait_until_gone(processes) -> list[str]:
     """The children of a killed driver end by themselves; return the names of those that do not."""
-    _, alive = psutil.wait_procs(processes, timeout=30)
+    _, alive = psutil.wait_procs(processes, timeout=90)  # Ray's agents look after their raylet now and then
     names = [process.name() for process in alive]
     for process in alive:
         process.kill()
@@ -62,13 +62,12 @@ def test_the_driver_is_killed_at_random_moments(crawl, tmp_path):
     print(f"seed {seed}")
     rng, output, interrupted = random.Random(seed), tmp_path / "out", 0
     for _ in range(22):
+        for manifest in rng.sample(sorted(output.glob("0*.json")), k=min(3, len(list(output.glob("0*.json"))))):
+            manifest.unlink()  # so that later kills find work too
         driver = start(folder, output, 0)
-        time.sleep(rng.uniform(0.3, 1.0) * seconds)
+        time.sleep(rng.uniform(0.2, 1.0) * seconds)
         os.killpg(driver.pid, signal.SIGKILL)
         interrupted += driver.wait() == -signal.SIGKILL
-        if rng.random() < 0.2 and output.exists():  # one manifest lost, so that later kills find work too
-            for manifest in sorted(output.glob("0000*.json"))[:3]:
-                manifest.unlink()
     assert interrupted > 5, "the kills came too late to prove anything"
     finish(folder, output, 0)
     assert contents(output) == whole
@@ -81,7 +80,7 @@ def test_ray_drivers_and_workers_are_killed_at_random_moments(crawl, tmp_path):
     seed = random.SystemRandom().getrandbits(32)
     print(f"seed {seed}")
     rng, output = random.Random(seed), tmp_path / "out"
-    for _ in range(3):  # the driver, with the whole local Ray behind it
+    for _ in range(2):  # the driver, with the whole local Ray behind it
         driver = start(folder, output, 2)
         time.sleep(rng.uniform(2, 8))
         children = psutil.Process(driver.pid).children(recursive=True) if driver.poll() is None else []

@@ -92,6 +92,7 @@ def head(tmp_path_factory):
     start = [
         str(BIN / "ray"), "start", "--head", "--block", "--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1",
         f"--port={gcs}", f"--dashboard-port={dashboard}", "--num-cpus=2", "--object-store-memory=100000000",
+        f"--dashboard-agent-listen-port={free_port()}",  # another Ray on this machine may hold the default one
         "--disable-usage-stats", f"--temp-dir=/tmp/rt{os.getpid()}",
     ]  # fmt: skip
     log = open(home / "head.log", "w")  # noqa: SIM115 - closed with the process

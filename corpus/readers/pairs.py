@@ -21,7 +21,7 @@ from corpus.shards import RawSample, read_shard
 BATCH_ROWS = 1024
 BATCH_BYTES = 64 << 20
 TABLE_ROWS = 65_536  # of tables that may hold images
-URL_ROWS = 262_144  # of tables without: fewer batches, since Arrow compiles every pattern anew for each
+URL_ROWS = 131_072  # of tables without: fewer batches, since Arrow compiles every pattern anew for each
 KEY_COLUMN = "sample_key"  # carries a row's key from metadata mode through a downloader and back
 OUR_KEY = re.compile(r"[a-z0-9_-]+/[a-z0-9_-]+/[0-9]+")
 # img2dataset and Hugging Face name the bytes so; a struct has the fields `bytes` and `path`.

@@ -27,6 +27,7 @@ from synth_ocr.document import compose
 from synth_ocr.fonts import MANIFEST, choose, companion_of, read_manifest
 from synth_ocr.glyphs import load_face
 from synth_ocr.settings import Settings, undistorted
+from trainer.metrics import edit_distance
 
 MODELS = {"en": "eng", "zh": "chi_sim"}
 HEIGHT = 48  # pixels a line is scaled to, as tesseract likes it
@@ -100,7 +101,7 @@ def _read(patches: list[np.ndarray], language: str) -> list[str]:
 def _score(labels: list[str], read: list[str], language: str) -> tuple[float, int, str]:
     """Return character accuracy, characters, and the worst line as "label -> read"."""
     pairs = [(_plain(a, language), _plain(b, language)) for a, b in zip(labels, read, strict=True)]
-    wrong = [distance(a, b) for a, b in pairs]
+    wrong = [edit_distance(a, b) for a, b in pairs]
     characters = sum(len(a) for a, _ in pairs)
     worst = pairs[int(np.argmax([w / len(a) for w, (a, _) in zip(wrong, pairs, strict=True)]))]
     return 1 - sum(wrong) / characters, characters, f"{worst[0]} → {worst[1]}"
@@ -109,16 +110,6 @@ def _score(labels: list[str], read: list[str], language: str) -> tuple[float, in
 def _plain(text: str, language: str) -> str:
     text = unicodedata.normalize("NFKC", text).translate(str.maketrans("‘’“”—–", "''\"\"--"))
     return ("" if language == "zh" else " ").join(text.split())
-
-
-def distance(a: str, b: str) -> int:
-    """Return the edit distance."""
-    row = list(range(len(b) + 1))
-    for i, x in enumerate(a, 1):
-        previous, row[0] = row[0], i
-        for j, y in enumerate(b, 1):
-            previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (x != y))
-    return row[-1]
 
 
 def _print(results: list[tuple[str, float, int, str]]) -> None:

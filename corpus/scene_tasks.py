@@ -27,16 +27,25 @@ LEVELS: dict[str, dict] = {
     "easy": {
         "size": 112, "shapes": ("circle", "square", "triangle", "cross"), "colours": ("red", "green", "blue", "black"),
         "words": ("BUS", "CAFE", "EXIT", "HOT", "NEW", "OPEN", "SALE", "STOP", "TAXI", "PARK"), "max_objects": 2,
+        "lettering": 1.5, "grid": 8, "one_wording": True, "kinds": ("single", "group", "pair", "several", "word"),
     },
     "full": {"size": 224, "shapes": tuple(SHAPES), "colours": tuple(COLOURS), "words": WORDS, "max_objects": 5},
 }  # fmt: skip
 
 
-def scene_sample(task: str, seed: str, key: str, dataset: str, settings: Mapping) -> Sample:
-    """Draw the sample of a seed. `settings` is one of LEVELS, or arguments of corpus.scenes.scene like it."""
+def scene_sample(
+    task: str, seed: str, key: str, dataset: str, settings: Mapping, shuffled: bool = False
+) -> Sample:
+    """Draw the sample of a seed. `settings` is one of LEVELS, or arguments of corpus.scenes.scene like it.
+
+    shuffled: show the pictures of another seed. From such samples a model learns how answers are distributed, and
+    nothing about pictures.
+    """
     rng = random.Random(f"{task}/{seed}")
-    scenes = [_draw(task, f"{task}/{seed}/{i}", settings) for i in range(_pictures(task, rng))]
-    images = [EncodedImage(_png(drawn), "png") for drawn in scenes]
+    seeds = [f"{task}/{seed}/{i}" for i in range(_pictures(task, rng))]
+    scenes = [draw(task, seed, settings) for seed in seeds]
+    shown = [draw(task, f"{seed}/other", settings) for seed in seeds] if shuffled else scenes
+    images = [EncodedImage(_png(drawn), "png") for drawn in shown]
     first = scenes[0]
     return Sample(
         key=key, dataset=dataset, task=task, language="en", images=images, width=first.image.width,
@@ -49,8 +58,10 @@ def _pictures(task: str, rng: random.Random) -> int:
     return 2 if task == "chat" and rng.random() < 0.3 else 1
 
 
-def _draw(task: str, seed: str, settings: Mapping) -> Scene:
-    return scene(seed, **{"kinds": KINDS[task], **settings})
+def draw(task: str, seed: str, settings: Mapping) -> Scene:
+    """Draw a scene of a kind that suits the task; `settings["kinds"]` may leave some out."""
+    kinds = [kind for kind in KINDS[task] if kind in settings.get("kinds", KINDS[task])]
+    return scene(seed, **(settings | {"kinds": kinds}))
 
 
 def _png(drawn: Scene) -> bytes:

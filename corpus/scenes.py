@@ -111,17 +111,23 @@ def scene(
     words: Sequence[str] = WORDS,
     max_objects: int = 5,
     max_tilt: float = 0.0,
+    lettering: float = 1.0,
+    grid: int | None = None,
+    one_wording: bool = False,
 ) -> Scene:
     """Draw the scene of `seed`: a square RGB image of `size` pixels, its captions, objects and words.
 
     kinds: what may be drawn: `single` (one object and where it is), `group` (2 to `max_objects` equal ones),
     `pair` (two and their relation), `several` (2 to `max_objects` different ones), `word` (a printed word and
     perhaps an object), `sign` (a word on a coloured board). max_tilt: printed words turn by up to so many degrees.
+    lettering: printed words are so many times larger, as far as there is room. grid: things are whole cells of a grid of
+    so many cells a side, and words begin at its corners. one_wording: a picture has one caption, which a model can be
+    held to: things from left to right, no phrase that might as well be missing.
     The names in `shapes`, `colours` and `kinds` must be among SHAPES, COLOURS and KINDS (KeyError otherwise);
     `several` and `pair` need at least two colours or shapes.
     """
     rng = random.Random(f"scene/{seed}")
-    brush = _Brush(rng, size, shapes, colours, words, max_objects, max_tilt)
+    brush = _Brush(rng, size, shapes, colours, words, max_objects, max_tilt, lettering, grid, one_wording)
     kind = rng.choice(list(kinds))
     english, chinese = _COMPOSE[kind](brush)
     return brush.finish(kind, english, chinese)
@@ -134,8 +140,9 @@ _Parts = list
 class _Brush:
     """The canvas of one scene and the random choices made on it; `finish` turns it into a Scene."""
 
-    def __init__(self, rng, size, shapes, colours, words, max_objects, max_tilt):
+    def __init__(self, rng, size, shapes, colours, words, max_objects, max_tilt, lettering, grid, one_wording):
         self.rng, self.size, self.max_objects, self.max_tilt = rng, size, max_objects, max_tilt
+        self.lettering, self.grid, self.one_wording = lettering, grid, one_wording
         self.shapes, self.colours, self.vocabulary = list(shapes), list(colours), list(words)
         self.background = rng.choice(list(BACKGROUNDS))
         self.image = Image.new("RGB", (size * _SCALE,) * 2, _jitter(rng, BACKGROUNDS[self.background][1], 6))
@@ -143,6 +150,10 @@ class _Brush:
         self.objects: list[Thing] = []
         self.words: list[PrintedWord] = []
         self.taken: list[tuple[float, float, float, float]] = []
+
+    def word_as(self, choices: Sequence):
+        """One of several ways to say it; the first where there is to be one wording."""
+        return choices[0] if self.one_wording else self.rng.choice(choices)
 
     def pick(self) -> tuple[str, str]:
         return self.rng.choice(self.shapes), self.rng.choice(self.colours)
@@ -156,18 +167,35 @@ class _Brush:
         """A free box of about width x height (fractions of the side) inside `area`; shrinks until one is found."""
         for attempt in range(1000):
             shrink = 0.97 ** max(0, attempt - 20)
-            w, h = width * shrink, height * shrink
-            x = self.rng.uniform(area[0] + _MARGIN, max(area[0] + _MARGIN, area[2] - _MARGIN - w))
-            y = self.rng.uniform(area[1] + _MARGIN, max(area[1] + _MARGIN, area[3] - _MARGIN - h))
-            box = (x, y, x + w, y + h)
-            fits = box[2] <= area[2] - _MARGIN / 2 and box[3] <= area[3] - _MARGIN / 2
-            if fits and not any(_overlap(box, other) for other in self.taken):
+            box = (self._on_grid if self.grid else self._anywhere)(width * shrink, height * shrink, area)
+            if box and not any(_overlap(box, other) for other in self.taken):
                 self.taken.append(box)
                 return box
         raise AssertionError("shrinking always finds a place")
 
+    def _anywhere(self, w: float, h: float, area) -> tuple[float, float, float, float] | None:
+        x = self.rng.uniform(area[0] + _MARGIN, max(area[0] + _MARGIN, area[2] - _MARGIN - w))
+        y = self.rng.uniform(area[1] + _MARGIN, max(area[1] + _MARGIN, area[3] - _MARGIN - h))
+        fits = x + w <= area[2] - _MARGIN / 2 and y + h <= area[3] - _MARGIN / 2
+        return (x, y, x + w, y + h) if fits else None
+
+    def _on_grid(self, w: float, h: float, area) -> tuple[float, float, float, float] | None:
+        """Whole cells inside `area`."""
+        columns, rows = (max(1, math.ceil(side * self.grid - 0.01)) for side in (w, h))
+        lefts, tops = (range(math.ceil(area[i] * self.grid), int(area[i + 2] * self.grid) + 1 - cells)
+                       for i, cells in enumerate((columns, rows)))  # fmt: skip
+        if not lefts or not tops:
+            return None
+        x, y = self.rng.choice(lefts), self.rng.choice(tops)
+        return (x / self.grid, y / self.grid, (x + columns) / self.grid, (y + rows) / self.grid)
+
+    def _letter_height(self, height: float) -> float:
+        height *= self.lettering
+        return round(height * 2 * self.grid) / (2 * self.grid) if self.grid else height
+
     def draw(self, shape: str, colour: str, side: float, area=(0.0, 0.0, 1.0, 1.0)) -> Thing:
         """Draw one object of about `side` (a fraction of the image's side) at a free place inside `area`."""
+        side = max(1, round(side * self.grid)) / self.grid if self.grid else side
         box = tuple(v * self.size for v in self.place(side, side, area))
         fill = _jitter(self.rng, COLOURS[colour][1], 12)
         exact = DRAW[shape](self.pen, [v * _SCALE for v in box], fill)
@@ -177,7 +205,7 @@ class _Brush:
     def print_word(self, text: str, colour: str, height: float, area, fill=None) -> PrintedWord:
         """Print `text`, its ink about `height` (a fraction of the side) high, at a free place inside `area`."""
         unit = self.size * _SCALE
-        mask = _ink(text, max(8, round(height * unit)))
+        mask = _ink(text, max(8, round(self._letter_height(height) * unit)))
         tilt = self.rng.uniform(-self.max_tilt, self.max_tilt)
         turned = mask.rotate(tilt, Image.Resampling.BICUBIC, expand=True) if tilt else mask
         # A long word shrinks to the width of its area, and once more to the free place that was found.
@@ -212,7 +240,7 @@ def _compose_single(brush: _Brush) -> tuple[_Parts, _Parts]:
     size_en, size_zh = ("large", "大") if big else ("small", "小")
     english = [(f"a {size_en} {colour} {shape}", [thing.box]), f" {where_en}"]
     chinese = [f"{where_zh}有", (f"一个{size_zh}的{COLOURS[colour][0]}{SHAPES[shape]}", [thing.box])]
-    if brush.rng.random() < 0.5:
+    if not brush.one_wording and brush.rng.random() < 0.5:
         english += [f" on a {brush.background} background"]
         chinese += [f"，背景是{BACKGROUNDS[brush.background][0]}"]
     return english, chinese
@@ -225,14 +253,14 @@ def _compose_group(brush: _Brush) -> tuple[_Parts, _Parts]:
     boxes = [brush.draw(shape, colour, side).box for _ in range(count)]
     number_en, number_zh = NUMBERS[count]
     plural = PLURALS.get(shape, shape + "s")
-    opening = brush.rng.choice(["", "there are ", "a picture of "])
+    opening = brush.word_as(("", "there are ", "a picture of "))
     english = [opening, (f"{number_en} {colour} {plural}", boxes)]
     return english, ["图中有", (f"{number_zh}个{COLOURS[colour][0]}{SHAPES[shape]}", boxes)]
 
 
 def _compose_pair(brush: _Brush) -> tuple[_Parts, _Parts]:
     (shape_a, colour_a), (shape_b, colour_b) = brush.pick_distinct(2)
-    relation = brush.rng.choice(list(RELATIONS))
+    relation = brush.rng.choice(["left", "above"] if brush.one_wording else list(RELATIONS))
     low, high = ((0.0, 0.2, 0.48, 0.8), (0.52, 0.2, 1.0, 0.8))  # left and right half; transposed below
     if relation in ("above", "below"):
         low, high = (tuple(half[i] for i in (1, 0, 3, 2)) for half in (low, high))
@@ -251,6 +279,7 @@ def _compose_pair(brush: _Brush) -> tuple[_Parts, _Parts]:
 def _compose_several(brush: _Brush) -> tuple[_Parts, _Parts]:
     chosen = brush.pick_distinct(brush.rng.randint(2, max(2, brush.max_objects)))
     things = [brush.draw(shape, colour, brush.rng.uniform(0.16, 0.28)) for shape, colour in chosen]
+    things = sorted(things, key=lambda thing: thing.box) if brush.one_wording else things
     english: _Parts = []
     chinese: _Parts = ["图中有"]
     for i, thing in enumerate(things):
@@ -294,7 +323,7 @@ def _compose_sign(brush: _Brush) -> tuple[_Parts, _Parts]:
     dark = 0.299 * fill[0] + 0.587 * fill[1] + 0.114 * fill[2] < 140
     ink = "white" if dark else "black"
     word = brush.print_word(text, ink, height * 0.5, board, fill=(250, 250, 250) if dark else (20, 20, 20))
-    says = brush.rng.choice(["that says", "reading", "with the word"])
+    says = brush.word_as(("that says", "reading", "with the word"))
     english = [(_a(f"{colour} sign"), [box]), f" {says} ", (f'"{text}"', [bounds(word.quad)])]
     chinese = [(f"一块{COLOURS[colour][0]}的牌子", [box]), "，上面写着", (f"“{text}”", [bounds(word.quad)])]
     return english, chinese

@@ -68,6 +68,7 @@ def _parser():
     parser.add_argument("--samples", type=int, metavar="N", help="scale the catalog's numbers to N samples in all")
     parser.add_argument("--tokenizer", metavar="PATH", help="*.tiktoken, Hugging Face folder or name; default: our own")
     parser.add_argument("--queries", type=int, default=256, metavar="Q", help="tokens of an image; default: 256")
+    parser.add_argument("--max-tokens", type=int, default=MAX_TOKENS, metavar="L", help="of a pack; default: 2048")
     parser.add_argument("--max-images", type=int, metavar="M", help="images in a pack; default: as many as have room")
     return parser
 
@@ -88,8 +89,9 @@ def _available(cleaned: dict[str, dict[str, Manifest]]) -> dict[str, int]:
 
 
 def _recipe(args) -> Recipe:
-    if args.queries < 1 or args.queries + 2 >= MAX_SAMPLE_TOKENS[args.stage]:
-        raise job.UserError(f"--queries {args.queries}: an image must leave room for text in a sample")
+    longest = min(MAX_SAMPLE_TOKENS[args.stage], args.max_tokens)
+    if args.queries < 1 or args.queries + 2 >= longest:
+        raise job.UserError(f"--queries {args.queries}: in a sample of {longest} tokens an image must leave room for text")
     spec = args.tokenizer
     if spec is not None and Path(spec).exists():
         spec = str(Path(spec).resolve())
@@ -101,9 +103,9 @@ def _recipe(args) -> Recipe:
         tokenizer=spec,
         fingerprint=tokenizer.fingerprint,
         queries=args.queries,
-        max_tokens=MAX_TOKENS,
-        max_sample_tokens=MAX_SAMPLE_TOKENS[args.stage],
-        max_images=min(MAX_TOKENS // (args.queries + 2), args.max_images or MAX_TOKENS),
+        max_tokens=args.max_tokens,
+        max_sample_tokens=longest,
+        max_images=min(args.max_tokens // (args.queries + 2), args.max_images or args.max_tokens),
         seed=args.seed,
         limit=args.limit,
     )

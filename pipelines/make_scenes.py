@@ -33,10 +33,11 @@ def main() -> None:
     (task,) = dataset.tasks
     settings = LEVELS[args.level] | ({"size": args.size} if args.size else {})
     seed = f"{args.part}/{args.seed}"
-    work = partial(make_split, task=task, dataset=dataset.name, seed=seed, settings=settings, limit=args.limit)
+    work = partial(make_split, task=task, dataset=dataset.name, seed=seed, settings=settings, limit=args.limit,
+                   shuffled=args.shuffled)  # fmt: skip
     record = {
         "task": task, "part": args.part, "seed": args.seed, "scenes": {n: _plain(v) for n, v in settings.items()},
-        "samples_per_shard": args.samples_per_shard,
+        "samples_per_shard": args.samples_per_shard, "shuffled": args.shuffled,
         # Pixels and letters differ between versions of these.
         "libraries": {name: features.version(name) for name in ("pil", "freetype2")},
     }  # fmt: skip
@@ -51,6 +52,7 @@ def _parser():
     parser.add_argument("--count", type=int, required=True, metavar="N", help="samples 0 to N - 1; may grow later")
     parser.add_argument("--part", choices=PARTS, default="train", help="val: held-out scenes; default: train")
     parser.add_argument("--level", choices=sorted(LEVELS), default="full", help="of difficulty; default: full")
+    parser.add_argument("--shuffled", action="store_true", help="labels of other pictures: a baseline to train on")
     parser.add_argument("--size", type=int, metavar="PIXELS", help="side of the images; default: by level")
     parser.add_argument("--samples-per-shard", type=int, default=2000, metavar="N", help="default: 2000")
     return parser
@@ -68,12 +70,13 @@ def _plan(count: int, per_shard: int) -> list[Split]:
 
 
 def make_split(
-    split: Split, sink: Sink, *, task: str, dataset: str, seed: str, settings: dict, limit: int | None = None
+    split: Split, sink: Sink, *, task: str, dataset: str, seed: str, settings: dict, limit: int | None = None,
+    shuffled: bool = False,
 ) -> None:
     """Make the samples of one split, in order."""
     first, end = split.source["first"], split.source["end"]
     for row, i in enumerate(range(first, end if limit is None else min(end, first + limit))):
-        sample = scene_sample(task, f"{seed}/{i}", f"{dataset}/{split.id}/{row:06d}", dataset, settings)
+        sample = scene_sample(task, f"{seed}/{i}", f"{dataset}/{split.id}/{row:06d}", dataset, settings, shuffled)
         scores = {"width": sample.width, "height": sample.height, "images": len(sample.images)}
         sink.keep(sample, row, **scores, characters=len(sample.text))
 

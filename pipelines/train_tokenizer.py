@@ -1,27 +1,32 @@
 #!/usr/bin/env python
-"""Train the project's own byte-level BPE, corpus/assets/gristmill.tiktoken: 7975 ranks, English and Chinese.
+"""Train a byte-level BPE: the project's own, corpus/assets/gristmill.tiktoken, or one for cleaned shards.
 
-The training text is made here, from word lists that come with installed packages (WordNet's definitions in timm, the
+The project's own has 7975 ranks, English and Chinese. Its training text is made here, from word lists that come with installed packages (WordNet's definitions in timm, the
 Unicode names of emoji in English and Chinese in emoji, the 6763 characters of GB 2312 in Python's own codec), from
 captions and questions this script composes, and from formatted numbers; no page of anybody's is read. Qwen's pattern
 for words, Qwen's normalisation (NFC), Qwen's numbering of special tokens: with these 217 the vocabulary has 8192 rows.
 
-example:
+examples:
   python pipelines/train_tokenizer.py --output corpus/assets/gristmill.tiktoken
+  python pipelines/train_tokenizer.py --shards 'scenes/train/*/*.tar' --rows 640 --output scenes/words.tiktoken
 """
 
 import argparse
+import glob
 import importlib.resources
 import itertools
 import json
 import sys
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from corpus import tokens  # noqa: E402
+from corpus.formats import TEXT, BadSample, format_sample  # noqa: E402
+from corpus.records import Sample, from_members  # noqa: E402
+from corpus.shards import read_shard  # noqa: E402
 
 VOCABULARY = 8192
 # Counts high enough that every character of the standard's first level (in common use) gets a token of its own, and
@@ -79,9 +84,14 @@ def main() -> None:
     """Train and write the ranks; print what the result does with English and Chinese."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=tokens.OWN, help="the tiktoken file to write")
+    parser.add_argument("--shards", nargs="+", metavar="GLOB", help="cleaned shards to learn from, instead")
+    parser.add_argument("--rows", type=int, default=VOCABULARY, help="of the vocabulary; default: %(default)s")
     args = parser.parse_args()
+    if args.rows < 256 + tokens.NUM_QWEN_SPECIALS:
+        parser.error(f"--rows {args.rows}: the bytes and the special tokens alone are {256 + tokens.NUM_QWEN_SPECIALS}")
+    lines = shard_text(args.shards) if args.shards else training_text()
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    tokens.write_ranks(args.output, train(training_text(), VOCABULARY - tokens.NUM_QWEN_SPECIALS))
+    tokens.write_ranks(args.output, train(lines, args.rows - tokens.NUM_QWEN_SPECIALS))
     tokenizer = tokens.load_tokenizer(args.output)
     for text in ("A brown dog is sitting on the grass.", "一只棕色的狗坐在草地上。", "(176,106),(232,160)"):
         pieces = [tokenizer.decode([i]) for i in tokenizer.encode(text)]
@@ -114,6 +124,28 @@ def _byte_of_character() -> dict[str, int]:
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = (b for b in range(256) if b not in printable)
     return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
+
+
+def shard_text(patterns: Sequence[str]) -> Iterator[str]:
+    """Yield the words of every sample in its training format. Stops the command where a shard is none of ours."""
+    paths = sorted({path for pattern in patterns for path in glob.glob(pattern)})
+    if not paths:
+        sys.exit(f"error: --shards {' '.join(patterns)}: no such files")
+    for path in paths:
+        with open(path, "rb") as file:
+            for raw in read_shard(file):
+                try:
+                    yield from _sample_text(from_members(raw.members))
+                except (ValueError, BadSample) as error:
+                    sys.exit(f"error: {path}: {raw.key}: {error}")
+
+
+def _sample_text(sample: Sample) -> Iterator[str]:
+    if sample.task == "text":
+        yield sample.text
+        return
+    for made in format_sample(sample, sample.task):
+        yield from (piece.value for piece in getattr(made, "pieces", ()) if piece.kind == TEXT)
 
 
 def training_text() -> Iterator[str]:

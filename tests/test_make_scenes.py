@@ -8,8 +8,7 @@ import pytest
 from corpus.catalog import load_catalog
 from corpus.formats import Formatted, format_sample
 from corpus.geometry import iou
-from corpus.scene_tasks import KINDS, LEVELS, scene_sample
-from corpus.scenes import scene
+from corpus.scene_tasks import KINDS, LEVELS, draw, scene_sample
 from pipelines import make_scenes
 from tests import published
 from trainer.questions import load_shards
@@ -22,8 +21,7 @@ def samples(task, count=60, settings=EASY):
 
 
 def redrawn(sample, number=0):
-    settings = {"kinds": KINDS[sample.task], **EASY}
-    return scene(f"{sample.task}/{sample.source['seed']}/{number}", **settings)
+    return draw(sample.task, f"{sample.task}/{sample.source['seed']}/{number}", EASY)
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -129,9 +127,36 @@ def test_the_catalog_has_a_dataset_for_each_task():
 def test_boxes_hold_what_is_drawn():
     """Pixels that differ from the background lie in the boxes, up to antialiasing."""
     for made in samples("referring", 10, LEVELS["easy"]):
-        drawn = scene(f"referring/{made.source['seed']}/0", **({"kinds": KINDS["referring"]} | LEVELS["easy"]))
-        pixels = np.asarray(drawn.image, int)
-        rows, columns = np.nonzero(np.abs(pixels - pixels[0, 0]).sum(-1) > 90)
+        pixels = np.asarray(draw("referring", f"referring/{made.source['seed']}/0", LEVELS["easy"]).image, int)
+        background = np.median(pixels, axis=(0, 1))
+        rows, columns = np.nonzero(np.abs(pixels - background).sum(-1) > 90)
         ink = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
         boxes = np.array([region["boxes"][0] for region in made.annotations["regions"]])
         assert iou(ink, (*boxes[:, :2].min(0), *boxes[:, 2:].max(0))) > 0.8
+
+
+def test_things_of_an_easy_scene_are_whole_cells_of_its_grid():
+    for i in range(200):
+        drawn = draw("vqa", str(i), LEVELS["easy"])
+        edges = np.array([thing.box for thing in drawn.objects] + [word.quad[0] + (0, 0) for word in drawn.words])
+        assert np.allclose(edges % (112 / 8), 0)
+
+
+def test_an_easy_picture_has_one_caption():
+    """What two captions of one kind differ in must be seen in the picture."""
+    for i in range(200):
+        drawn = draw("caption", str(i), LEVELS["easy"])
+        boxes = [region["boxes"][0] for region in drawn.regions_en]
+        assert "background" not in drawn.caption_en and "right of" not in drawn.caption_en
+        if drawn.kind == "several":
+            assert boxes == sorted(boxes)
+
+
+def test_shuffled_samples_keep_their_labels_and_show_other_pictures():
+    for task in KINDS:
+        for made in samples(task, 5):
+            seed = made.source["seed"]
+            shuffled = scene_sample(task, seed, made.key, "s", EASY, shuffled=True)
+            assert (shuffled.text, shuffled.annotations) == (made.text, made.annotations)
+            assert len(shuffled.images) == len(made.images)
+            assert all(a.data != b.data for a, b in zip(shuffled.images, made.images, strict=True))

@@ -66,8 +66,12 @@ TOWERS = {
 QWEN_VOCABULARY = 151936  # rows of the embedding; the tokenizer uses 151860 of them
 
 
-def qwen2(hidden: int, layers: int, heads: int, mlp_width: int, vocabulary: int, max_positions: int = 8192) -> dict:
-    """Qwen2's config fields for Qwen v1's architecture: as many key as query heads, biases on q, k, v alone."""
+def qwen2(hidden: int, layers: int, heads: int, mlp_width: int, vocabulary: int, initial: float = 0.02) -> dict:
+    """Qwen2's config fields for Qwen v1's architecture: as many key as query heads, biases on q, k, v alone.
+
+    `initial` is the standard deviation of random weights. 0.02 suits widths of thousands; a narrow model's signals
+    vanish with it, and it does not learn to look at its images: give hidden ** -0.5 there.
+    """
     return {
         "model_type": "qwen2",
         "hidden_size": hidden,
@@ -76,11 +80,11 @@ def qwen2(hidden: int, layers: int, heads: int, mlp_width: int, vocabulary: int,
         "num_key_value_heads": heads,
         "intermediate_size": mlp_width,
         "vocab_size": vocabulary,
-        "max_position_embeddings": max_positions,
+        "max_position_embeddings": 8192,
         "rms_norm_eps": 1e-6,
         "rope_theta": 10000.0,
         "tie_word_embeddings": False,
-        "initializer_range": 0.02,
+        "initializer_range": initial,
     }
 
 
@@ -111,7 +115,7 @@ def _config(name, tower, language, queries, adapter_heads) -> ModelConfig:
 # tiny and small start from random weights, so they take larger steps on smaller batches than Table 8.
 SIZES = {
     "tiny": Size(
-        config=_config("tiny", "tiny-14", qwen2(128, 2, 4, 352, 0), 16, 4),
+        config=_config("tiny", "tiny-14", qwen2(128, 2, 4, 352, 0, 128**-0.5), 16, 4),
         image_sizes=(112, 112, 112),
         micro_packs=4,
         lr_scale=20.0,
@@ -119,7 +123,7 @@ SIZES = {
         batch=(16, 16, 8),
     ),
     "small": Size(
-        config=_config("small", "small-14", qwen2(512, 8, 8, 1408, 0), 64, 8),
+        config=_config("small", "small-14", qwen2(512, 8, 8, 1408, 0, 512**-0.5), 64, 8),
         image_sizes=(224, 224, 224),
         micro_packs=8,
         lr_scale=5.0,

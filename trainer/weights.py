@@ -38,7 +38,7 @@ def _initial(name, shape, config, generator, device) -> torch.Tensor:
     if name == "adapter.attn.in_proj_weight":
         return nn.init.xavier_uniform_(out, generator=generator)
     if name.startswith("adapter."):
-        return nn.init.trunc_normal_(out, std=0.02, generator=generator)
+        return nn.init.trunc_normal_(out, std=_language_std(config), generator=generator)
     return out.normal_(0, _std(name, shape, config), generator=generator)
 
 
@@ -48,7 +48,7 @@ def _std(name, shape, config) -> float:
     if name == "tail.proj":
         return shape[0] ** -0.5
     if not name.startswith("vision."):
-        return config.language.get("initializer_range", 0.02)
+        return _language_std(config)
     if name.endswith("conv1.weight"):
         return (3 * config.vision.patch**2) ** -0.5
     if name.endswith("c_fc.weight"):
@@ -56,6 +56,11 @@ def _std(name, shape, config) -> float:
     if name.endswith(("out_proj.weight", "c_proj.weight")):
         return width**-0.5 * (2 * layers) ** -0.5
     return width**-0.5
+
+
+def _language_std(config) -> float:
+    """0.02 in Qwen-VL's adapter too; where the language model is narrow and takes more, so does the adapter."""
+    return config.language.get("initializer_range", 0.02)
 
 
 def state_source(state: dict[str, torch.Tensor], prefix: str = "") -> Source:

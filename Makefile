@@ -1,5 +1,6 @@
 # make demo   a raw crawl is made, cleaned, packed and trained on; a few minutes on a fresh machine
 # make test   the tests, about five minutes; `make test-slow` runs the long ones: crashes, clusters, learning by heart
+# make learn  a small model learns to read and to point from generated scenes; a quarter of an hour on two cores
 # Python packages go into .venv. System packages (Chromium, fonts) come from apt where this user may install them;
 # where not, the jobs and tests that need them say what is missing.
 
@@ -11,7 +12,7 @@ APT_PACKAGES := chromium poppler-utils tesseract-ocr tesseract-ocr-eng tesseract
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -n)
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: demo test test-slow install clean
+.PHONY: demo test test-slow learn install clean
 
 demo: install
 	@$(BIN)/python pipelines/demo.py --output $(DEMO)
@@ -21,6 +22,9 @@ test: install
 
 test-slow: install
 	@$(BIN)/python -m pytest -m slow --timeout=900 $(ARGS)
+
+learn: install
+	@$(BIN)/python pipelines/learn.py $(ARGS)
 
 install: .venv/installed .venv/system
 

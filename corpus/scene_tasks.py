@@ -23,14 +23,16 @@ KINDS = {
     "chat": ("single", "pair", "several", "word"),
 }
 # How hard the scenes are: arguments of corpus.scenes.scene.
-LEVELS: dict[str, dict] = {
-    "easy": {
-        "size": 112, "shapes": ("circle", "square", "triangle", "cross"), "colours": ("red", "green", "blue", "black"),
-        "words": ("BUS", "CAFE", "EXIT", "HOT", "NEW", "OPEN", "SALE", "STOP", "TAXI", "PARK"), "max_objects": 2,
-        "lettering": 1.5, "grid": 8, "one_wording": True, "kinds": ("single", "group", "pair", "several", "word"),
-    },
-    "full": {"size": 224, "shapes": tuple(SHAPES), "colours": tuple(COLOURS), "words": WORDS, "max_objects": 5},
+_EASY = {
+    "size": 112, "shapes": ("circle", "square", "triangle", "cross"), "colours": ("red", "green", "blue", "black"),
+    "words": ("BUS", "CAFE", "EXIT", "HOT", "NEW", "OPEN", "SALE", "STOP", "TAXI", "PARK"), "max_objects": 2,
+    "lettering": 1.5, "grid": 8, "one_wording": True, "kinds": ("single", "group", "pair", "several", "word"),
 }  # fmt: skip
+LEVELS: dict[str, dict] = {
+    "single": _EASY | {"kinds": ("single", "word")},
+    "easy": _EASY,
+    "full": {"size": 224, "shapes": tuple(SHAPES), "colours": tuple(COLOURS), "words": WORDS, "max_objects": 5},
+}
 
 
 def scene_sample(

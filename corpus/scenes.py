@@ -120,9 +120,9 @@ def scene(
     kinds: what may be drawn: `single` (one object and where it is), `group` (2 to `max_objects` equal ones),
     `pair` (two and their relation), `several` (2 to `max_objects` different ones), `word` (a printed word and
     perhaps an object), `sign` (a word on a coloured board). max_tilt: printed words turn by up to so many degrees.
-    lettering: printed words are so many times larger, as far as there is room. grid: things are whole cells of a grid of
-    so many cells a side, and words begin at its corners. one_wording: a picture has one caption, which a model can be
-    held to: things from left to right, no phrase that might as well be missing.
+    lettering: printed words are so many times larger, as far as there is room. grid: things are whole cells of a grid
+    of so many cells a side, and words begin at its corners. one_wording: a picture has one caption, which a model can
+    be held to: things from left to right, no phrase that might as well be missing.
     The names in `shapes`, `colours` and `kinds` must be among SHAPES, COLOURS and KINDS (KeyError otherwise);
     `several` and `pair` need at least two colours or shapes.
     """

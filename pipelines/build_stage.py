@@ -91,7 +91,7 @@ def _available(cleaned: dict[str, dict[str, Manifest]]) -> dict[str, int]:
 def _recipe(args) -> Recipe:
     longest = min(MAX_SAMPLE_TOKENS[args.stage], args.max_tokens)
     if args.queries < 1 or args.queries + 2 >= longest:
-        raise job.UserError(f"--queries {args.queries}: in a sample of {longest} tokens an image must leave room for text")
+        raise job.UserError(f"--queries {args.queries}: an image must leave room for text in a sample of {longest}")
     spec = args.tokenizer
     if spec is not None and Path(spec).exists():
         spec = str(Path(spec).resolve())

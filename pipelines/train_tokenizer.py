@@ -1,10 +1,11 @@
 #!/usr/bin/env python
 """Train a byte-level BPE: the project's own, corpus/assets/gristmill.tiktoken, or one for cleaned shards.
 
-The project's own has 7975 ranks, English and Chinese. Its training text is made here, from word lists that come with installed packages (WordNet's definitions in timm, the
-Unicode names of emoji in English and Chinese in emoji, the 6763 characters of GB 2312 in Python's own codec), from
-captions and questions this script composes, and from formatted numbers; no page of anybody's is read. Qwen's pattern
-for words, Qwen's normalisation (NFC), Qwen's numbering of special tokens: with these 217 the vocabulary has 8192 rows.
+The project's own has 7975 ranks, English and Chinese. Its training text is made here, from word lists that come with
+installed packages (WordNet's definitions in timm, the Unicode names of emoji in English and Chinese in emoji, the 6763
+characters of GB 2312 in Python's own codec), from captions and questions this script composes, and from formatted
+numbers; no page of anybody's is read. Qwen's pattern for words, Qwen's normalisation (NFC), Qwen's numbering of special
+tokens: with these 217 the vocabulary has 8192 rows.
 
 examples:
   python pipelines/train_tokenizer.py --output corpus/assets/gristmill.tiktoken

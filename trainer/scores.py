@@ -97,13 +97,14 @@ def write_report(path: Path, questions: Sequence[Question], predictions: dict, s
     cases = {}
     for task in scores["results"]:
         group = sorted((q for q in questions if q.task == task), key=lambda q: scores["each"][q.key])
-        cases[task] = [_case(q, predictions[q.key], scores["each"][q.key], images(q)) for q in group[:WORST]]
+        cases[task] = [case(q, predictions[q.key], scores["each"][q.key], images(q)) for q in group[:WORST]]
     template = (Path(__file__).parent / "scores.html.jinja").read_text(encoding="utf-8")
     page = jinja2.Environment(autoescape=True, trim_blocks=True).from_string(template)
     path.write_text(page.render(scores=scores, cases=cases), encoding="utf-8")
 
 
-def _case(question: Question, record: dict, score: float, images: Sequence[bytes]) -> dict:
+def case(question: Question, record: dict, score: float, images: Sequence[bytes]) -> dict:
+    """What a page shows of one answer: texts, pictures as data URLs, and the outlines found and wanted in pixels."""
     size = record["size"] or (1, 1)
     found = [shape for _, shapes in _in_pixels(parse_text(record["answer"]), size) for shape in shapes]
     return {

@@ -56,7 +56,7 @@ class ModelConfig:
 TOWERS = {
     tower.name: tower
     for tower in (
-        VisionConfig(name="tiny-14", width=64, layers=2, heads=2, mlp_width=256, image_size=112),
+        VisionConfig(name="tiny-14", width=96, layers=2, heads=3, mlp_width=384, image_size=112),
         VisionConfig(name="small-14", width=384, layers=12, heads=6, mlp_width=1536),
         VisionConfig(name="ViT-L-14", width=1024, layers=24, heads=16, mlp_width=4096),
         VisionConfig(name="ViT-bigG-14", width=1664, layers=48, heads=16, mlp_width=8192),

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+from trainer.adapter import sincos_table
 from trainer.sizes import ModelConfig
 
 Source = Callable[[str, torch.Size], torch.Tensor | None]
@@ -34,6 +35,8 @@ def _initial(name, shape, config, generator, device) -> torch.Tensor:
         return torch.zeros(shape, device=device)
     if len(shape) == 1:
         return torch.ones(shape, device=device)
+    if name == "vision.positional_embedding":
+        return sincos_table(shape[1], round(shape[0] ** 0.5), device)
     out = torch.empty(shape, device=device)
     if name == "adapter.attn.in_proj_weight":
         return nn.init.xavier_uniform_(out, generator=generator)
@@ -43,7 +46,7 @@ def _initial(name, shape, config, generator, device) -> torch.Tensor:
 
 
 def _std(name, shape, config) -> float:
-    """CLIP's own initialisation for the tower, GPT-2's for the language model."""
+    """CLIP's own initialisation for the tower but its positions, GPT-2's for the language model."""
     width, layers = config.vision.width, config.vision.layers
     if name == "tail.proj":
         return shape[0] ** -0.5

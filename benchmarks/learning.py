@@ -1,0 +1,118 @@
+"""What the learning proof loses or gains when one thing is changed: the paper's ablations, and three deliberate bugs.
+
+Reads the folder that `make learn` left; every variant trains again from its data, or from its stage 1, and is asked the
+same held-out questions.
+
+example:
+  make learn && python -m benchmarks.learning --learn learn
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from pipelines.learn import packing, side_by_side, training  # noqa: E402
+from pipelines.learn_forms import FORMS, Form  # noqa: E402
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """A changed chain of stages 1 and 2. `steps`: of stage 1 (0: the proof's own is taken) and of stage 2.
+
+    patch: of benchmarks.learning_patches, in place for the parts in `patched`.
+    """
+
+    what: str
+    steps: tuple[int, int]
+    flags: str = ""
+    queries: int | None = None
+    patch: str | None = None
+    patched: tuple[str, ...] = ("train", "ask")
+
+
+SHORT, FRESH = (0, 1000), (600, 1000)
+FULL = FORMS["cpu"].stages[2].steps
+VARIANTS = {
+    "bug-swapped": Variant(what="bug: boxes x/y swapped", steps=(0, FULL), patch="boxes_swapped", patched=("pack",)),
+    "bug-mask": Variant(what="bug: loss mask off by one", steps=(0, FULL), patch="mask_off_by_one"),
+    "bug-positions": Variant(
+        what="bug: no adapter positions", steps=(FORMS["cpu"].stages[1].steps, FULL), patch="no_positions"
+    ),
+    "causal": Variant(what="stage 2 as in the paper: causal packs, all trained", steps=SHORT),
+    "isolated": Variant(what="isolated packs", steps=SHORT, flags="--attention isolated"),
+    "frozen-vision": Variant(what="ViT frozen in stage 2", steps=SHORT, flags="--trains adapter language"),
+    "frozen-language": Variant(what="LLM frozen in stage 2", steps=SHORT, flags="--trains vision adapter"),
+    "queries-16": Variant(what="16 queries, global attention", steps=FRESH),
+    "queries-4": Variant(what="4 queries", steps=FRESH, queries=4),
+    "queries-36": Variant(what="36 queries", steps=FRESH, queries=36),
+    "windows": Variant(what="window attention, 4 x 4 patches", steps=FRESH, patch="windows"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--learn", type=Path, default=Path("learn"), metavar="DIR", help="where `make learn` wrote")
+    parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    args = parser.parse_args()
+    form, out = FORMS["cpu"], args.learn
+    side_by_side([list(commands(form, out, name)) for name in args.only], out, form.chains)
+    _print(out, args.only)
+
+
+def commands(form: Form, out: Path, name: str) -> Iterator[str]:
+    """The steps of one variant, in order."""
+    variant, here = VARIANTS[name], out / "variants" / name
+    form = _changed(form, variant)
+    start, tail = f"--init {out}/learned/run1", ""
+    for number in (1, 2):
+        if not form.stages[number].steps:
+            continue
+        stage = out / "learned" / f"stage{number}"
+        if variant.queries or "pack" in variant.patched and variant.patch:
+            stage = here / f"stage{number}"
+            yield _patched(packing(form, out, number, f"{out}/learned/train", str(stage)), variant, "pack")
+        if number == 1:
+            start = f"--size {form.size} --queries {form.queries}"
+        tail = variant.flags if number == 2 else ""
+        run = f"{here}/run{number}"
+        yield _patched(f"{training(form, number, str(stage), start, run)} {tail}", variant, "train")
+        start = f"--init {run}"
+    yield _patched(
+        f"python -m trainer.evaluate --model {here}/run2 --shards '{out}/val/*/*.tar' --output {here}/run2/scores "
+        f"--max-tokens {form.answer_tokens} --batch 64", variant, "ask",
+    )  # fmt: skip
+
+
+def _changed(form: Form, variant: Variant) -> Form:
+    """The form with the variant's steps and queries; the batch, and with it the mixture, stays."""
+    stages = {n: replace(form.stages[n], steps=variant.steps[n - 1]) for n in (1, 2)}
+    return replace(form, stages=stages, queries=variant.queries or form.queries)
+
+
+def _patched(command: str, variant: Variant, part: str) -> str:
+    if variant.patch is None or part not in variant.patched:
+        return command
+    module = command.replace("pipelines/build_stage.py", "-m pipelines.build_stage")
+    return module.replace("python -m", f"python -m benchmarks.learning_patches {variant.patch}", 1)
+
+
+def _print(out: Path, names: list[str]) -> None:
+    """A Markdown table: a line per variant, a column per task."""
+    folders = {"the proof, stage 2": out / "learned/run2"}
+    for name in names:
+        folders[f"{VARIANTS[name].what} ({VARIANTS[name].steps[1]})"] = out / "variants" / name / "run2"
+    found = {what: json.loads((at / "scores/scores.json").read_text())["results"] for what, at in folders.items()}
+    tasks = [task for task in next(iter(found.values())) if task != "chat"]
+    print("| variant (steps of stage 2) |", " | ".join(tasks), "|\n|---|" + "---|" * len(tasks))
+    for what, results in found.items():
+        cells = (f"{results[task]['score']:.1f}" for task in tasks)
+        print(f"| {what} |", " | ".join(cells), "|")
+
+
+if __name__ == "__main__":
+    main()

@@ -32,7 +32,8 @@ def write_report(out: Path, runs: dict[str, str], learned: Sequence[str]) -> boo
     rows = compare(scores, [name for name, folder in runs.items() if folder in learned])
     (out / "scores.json").write_text(json.dumps({"runs": scores, "tasks": rows}, indent=1))
     print_table(scores, rows)
-    plot.draw([(Path(folder).name, read_metrics(out / folder)) for folder in learned], out / "convergence.png")
+    curves = [(f"stage {i}", read_metrics(out / folder)) for i, folder in enumerate(learned, 1)]
+    plot.draw(curves, out / "convergence.png")
     _write_page(out, scores, rows, _examples(out, out / learned[-1] / "scores"))
     return all(row["beats"] for row in rows.values())
 

@@ -10,7 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 from corpus.records import EncodedImage, Sample
-from corpus.scenes import COLOURS, PLURALS, SHAPES, WORDS, Scene, Thing, scene
+from corpus.scene_brush import Thing
+from corpus.scene_names import COLOURS, PLURALS, SHAPES, WORDS
+from corpus.scenes import Scene, scene
 
 # What may be drawn for each task. Referring needs phrases that fit one thing, ocr needs words.
 KINDS = {

@@ -9,81 +9,17 @@ the text's own top-left corner. `regions_*` are in the form of a sample's `annot
 character offsets [start, end) into the caption of that language.
 """
 
-import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-from corpus.scene_shapes import DRAW, bounds
+from corpus.scene_brush import SCALE, Brush, PrintedWord, Thing, jitter
+from corpus.scene_names import BACKGROUNDS, COLOURS, NUMBERS, PLACES, PLURALS, RELATIONS, SHAPES, WORDS
+from corpus.scene_shapes import bounds
 
-# English and Chinese name, base RGB. The hues are far enough apart to survive the jitter below.
-COLOURS: dict[str, tuple[str, tuple[int, int, int]]] = {
-    "red": ("红色", (214, 36, 36)),
-    "orange": ("橙色", (246, 140, 24)),
-    "yellow": ("黄色", (244, 218, 40)),
-    "green": ("绿色", (36, 150, 60)),
-    "blue": ("蓝色", (40, 84, 214)),
-    "purple": ("紫色", (130, 50, 170)),
-    "pink": ("粉色", (250, 140, 190)),
-    "brown": ("棕色", (120, 72, 32)),
-    "black": ("黑色", (24, 24, 24)),
-}
-BACKGROUNDS: dict[str, tuple[str, tuple[int, int, int]]] = {
-    "white": ("白色", (250, 250, 250)),
-    "grey": ("灰色", (196, 196, 200)),
-    "cream": ("米色", (250, 240, 214)),
-    "pale blue": ("浅蓝色", (208, 228, 248)),
-}
-SHAPES: dict[str, str] = {
-    "circle": "圆形", "square": "正方形", "triangle": "三角形", "star": "五角星", "diamond": "菱形",
-    "cross": "十字", "ring": "圆环", "heart": "心形", "hexagon": "六边形", "moon": "月亮",
-}  # fmt: skip
-PLURALS = {"cross": "crosses"}
-NUMBERS = {2: ("two", "两"), 3: ("three", "三"), 4: ("four", "四"), 5: ("five", "五"), 6: ("six", "六")}
-PLACES: dict[tuple[int, int], tuple[str, str]] = {
-    (0, 0): ("in the top left corner", "左上角"), (1, 0): ("at the top", "上方"),
-    (2, 0): ("in the top right corner", "右上角"), (0, 1): ("on the left", "左边"),
-    (1, 1): ("in the middle", "中间"), (2, 1): ("on the right", "右边"),
-    (0, 2): ("in the bottom left corner", "左下角"), (1, 2): ("at the bottom", "下方"),
-    (2, 2): ("in the bottom right corner", "右下角"),
-}  # fmt: skip
-RELATIONS = {
-    "left": ("to the left of", "的左边"), "right": ("to the right of", "的右边"),
-    "above": ("above", "的上方"), "below": ("below", "的下方"),
-}  # fmt: skip
-_WORD_LIST = (
-    "apple bread chair dance eagle flour grape horse island juice knife lemon music night ocean paper queen river "
-    "sugar table uncle voice water yellow zebra beach cloud dream earth field garden house image jacket kitchen "
-    "light market north orange piano quick radio stone train under valley window winter young anchor bridge candle "
-    "dinner engine forest guitar hammer inside jungle kettle ladder mirror needle office pencil rocket silver ticket "
-    "OPEN CLOSED EXIT SALE STOP TAXI HOTEL BANK CAFE BUS METRO PARK SHOP FREE NEW HOT COLD PUSH PULL SLOW"
-)
-WORDS: tuple[str, ...] = tuple(_WORD_LIST.split())
 KINDS = ("single", "group", "pair", "several", "word", "sign")
-
-_SCALE = 2  # drawn at twice the size and reduced, which smooths edges without moving them
-_MARGIN = 0.02
-
-
-@dataclass(frozen=True, slots=True)
-class Thing:
-    """One drawn object. `box` is the exact extent of its outline."""
-
-    name: str
-    colour: str
-    box: tuple[float, float, float, float]
-
-
-@dataclass(frozen=True, slots=True)
-class PrintedWord:
-    """One printed word. `quad` hugs its ink."""
-
-    text: str
-    colour: str
-    quad: tuple[tuple[float, float], ...]
 
 
 @dataclass(slots=True)
@@ -127,109 +63,27 @@ def scene(
     `several` and `pair` need at least two colours or shapes.
     """
     rng = random.Random(f"scene/{seed}")
-    brush = _Brush(rng, size, shapes, colours, words, max_objects, max_tilt, lettering, grid, one_wording)
+    brush = Brush(rng, size, shapes, colours, words, max_objects, max_tilt, lettering, grid, one_wording)
     kind = rng.choice(list(kinds))
     english, chinese = _COMPOSE[kind](brush)
-    return brush.finish(kind, english, chinese)
+    return _finish(brush, kind, english, chinese)
 
 
 # A caption under construction: plain strings, and (text, boxes) pairs for phrases that name something drawn.
 _Parts = list
 
 
-class _Brush:
-    """The canvas of one scene and the random choices made on it; `finish` turns it into a Scene."""
-
-    def __init__(self, rng, size, shapes, colours, words, max_objects, max_tilt, lettering, grid, one_wording):
-        self.rng, self.size, self.max_objects, self.max_tilt = rng, size, max_objects, max_tilt
-        self.lettering, self.grid, self.one_wording = lettering, grid, one_wording
-        self.shapes, self.colours, self.vocabulary = list(shapes), list(colours), list(words)
-        self.background = rng.choice(list(BACKGROUNDS))
-        self.image = Image.new("RGB", (size * _SCALE,) * 2, _jitter(rng, BACKGROUNDS[self.background][1], 6))
-        self.pen = ImageDraw.Draw(self.image)
-        self.objects: list[Thing] = []
-        self.words: list[PrintedWord] = []
-        self.taken: list[tuple[float, float, float, float]] = []
-
-    def word_as(self, choices: Sequence):
-        """One of several ways to say it; the first where there is to be one wording."""
-        return choices[0] if self.one_wording else self.rng.choice(choices)
-
-    def pick(self) -> tuple[str, str]:
-        return self.rng.choice(self.shapes), self.rng.choice(self.colours)
-
-    def pick_distinct(self, count: int) -> list[tuple[str, str]]:
-        """`count` different (shape, colour) pairs, fewer when there are not so many."""
-        every = [(shape, colour) for shape in self.shapes for colour in self.colours]
-        return self.rng.sample(every, min(count, len(every)))
-
-    def place(self, width: float, height: float, area=(0.0, 0.0, 1.0, 1.0)) -> tuple[float, float, float, float]:
-        """A free box of about width x height (fractions of the side) inside `area`; shrinks until one is found."""
-        for attempt in range(1000):
-            shrink = 0.97 ** max(0, attempt - 20)
-            box = (self._on_grid if self.grid else self._anywhere)(width * shrink, height * shrink, area)
-            if box and not any(_overlap(box, other) for other in self.taken):
-                self.taken.append(box)
-                return box
-        raise AssertionError("shrinking always finds a place")
-
-    def _anywhere(self, w: float, h: float, area) -> tuple[float, float, float, float] | None:
-        x = self.rng.uniform(area[0] + _MARGIN, max(area[0] + _MARGIN, area[2] - _MARGIN - w))
-        y = self.rng.uniform(area[1] + _MARGIN, max(area[1] + _MARGIN, area[3] - _MARGIN - h))
-        fits = x + w <= area[2] - _MARGIN / 2 and y + h <= area[3] - _MARGIN / 2
-        return (x, y, x + w, y + h) if fits else None
-
-    def _on_grid(self, w: float, h: float, area) -> tuple[float, float, float, float] | None:
-        """Whole cells inside `area`."""
-        columns, rows = (max(1, math.ceil(side * self.grid - 0.01)) for side in (w, h))
-        lefts, tops = (range(math.ceil(area[i] * self.grid), int(area[i + 2] * self.grid) + 1 - cells)
-                       for i, cells in enumerate((columns, rows)))  # fmt: skip
-        if not lefts or not tops:
-            return None
-        x, y = self.rng.choice(lefts), self.rng.choice(tops)
-        return (x / self.grid, y / self.grid, (x + columns) / self.grid, (y + rows) / self.grid)
-
-    def _letter_height(self, height: float) -> float:
-        height *= self.lettering
-        return round(height * 2 * self.grid) / (2 * self.grid) if self.grid else height
-
-    def draw(self, shape: str, colour: str, side: float, area=(0.0, 0.0, 1.0, 1.0)) -> Thing:
-        """Draw one object of about `side` (a fraction of the image's side) at a free place inside `area`."""
-        side = max(1, round(side * self.grid)) / self.grid if self.grid else side
-        box = tuple(v * self.size for v in self.place(side, side, area))
-        fill = _jitter(self.rng, COLOURS[colour][1], 12)
-        exact = DRAW[shape](self.pen, [v * _SCALE for v in box], fill)
-        self.objects.append(Thing(shape, colour, tuple(round(v / _SCALE, 2) for v in exact)))
-        return self.objects[-1]
-
-    def print_word(self, text: str, colour: str, height: float, area, fill=None) -> PrintedWord:
-        """Print `text`, its ink about `height` (a fraction of the side) high, at a free place inside `area`."""
-        unit = self.size * _SCALE
-        mask = _ink(text, max(8, round(self._letter_height(height) * unit)))
-        tilt = self.rng.uniform(-self.max_tilt, self.max_tilt)
-        turned = mask.rotate(tilt, Image.Resampling.BICUBIC, expand=True) if tilt else mask
-        # A long word shrinks to the width of its area, and once more to the free place that was found.
-        fit = min(1.0, (area[2] - area[0] - 3 * _MARGIN) * unit / turned.width)
-        free = self.place(fit * turned.width / unit, fit * turned.height / unit, area)
-        fit = min(1.0, (free[2] - free[0]) * unit / turned.width)
-        mask, turned = _resized(mask, fit), _resized(turned, fit)
-        left, top = round(free[0] * unit), round(free[1] * unit)
-        self.image.paste(fill or _jitter(self.rng, COLOURS[colour][1], 12), (left, top), turned)
-        centre = (left + turned.width / 2, top + turned.height / 2)
-        self.words.append(PrintedWord(text, colour, _quad(centre, mask.size, tilt)))
-        return self.words[-1]
-
-    def finish(self, kind: str, english: _Parts, chinese: _Parts) -> Scene:
-        caption_en, regions_en = _assemble(english)
-        caption_zh, regions_zh = _assemble(chinese)
-        return Scene(
-            image=self.image.reduce(_SCALE), kind=kind, background=self.background,
-            caption_en=caption_en[0].upper() + caption_en[1:], caption_zh=caption_zh,
-            objects=self.objects, words=self.words, regions_en=regions_en, regions_zh=regions_zh,
-        )  # fmt: skip
+def _finish(brush: Brush, kind: str, english: _Parts, chinese: _Parts) -> Scene:
+    caption_en, regions_en = _assemble(english)
+    caption_zh, regions_zh = _assemble(chinese)
+    return Scene(
+        image=brush.image.reduce(SCALE), kind=kind, background=brush.background,
+        caption_en=caption_en[0].upper() + caption_en[1:], caption_zh=caption_zh,
+        objects=brush.objects, words=brush.words, regions_en=regions_en, regions_zh=regions_zh,
+    )  # fmt: skip
 
 
-def _compose_single(brush: _Brush) -> tuple[_Parts, _Parts]:
+def _compose_single(brush: Brush) -> tuple[_Parts, _Parts]:
     shape, colour = brush.pick()
     column, row = brush.rng.randrange(3), brush.rng.randrange(3)
     big = brush.rng.random() < 0.5
@@ -246,7 +100,7 @@ def _compose_single(brush: _Brush) -> tuple[_Parts, _Parts]:
     return english, chinese
 
 
-def _compose_group(brush: _Brush) -> tuple[_Parts, _Parts]:
+def _compose_group(brush: Brush) -> tuple[_Parts, _Parts]:
     shape, colour = brush.pick()
     count = brush.rng.randint(2, min(max(NUMBERS), max(2, brush.max_objects)))
     side = brush.rng.uniform(0.15, 0.24)
@@ -258,7 +112,7 @@ def _compose_group(brush: _Brush) -> tuple[_Parts, _Parts]:
     return english, ["图中有", (f"{number_zh}个{COLOURS[colour][0]}{SHAPES[shape]}", boxes)]
 
 
-def _compose_pair(brush: _Brush) -> tuple[_Parts, _Parts]:
+def _compose_pair(brush: Brush) -> tuple[_Parts, _Parts]:
     (shape_a, colour_a), (shape_b, colour_b) = brush.pick_distinct(2)
     relation = brush.rng.choice(["left", "above"] if brush.one_wording else list(RELATIONS))
     low, high = ((0.0, 0.2, 0.48, 0.8), (0.52, 0.2, 1.0, 0.8))  # left and right half; transposed below
@@ -276,7 +130,7 @@ def _compose_pair(brush: _Brush) -> tuple[_Parts, _Parts]:
     return english, chinese
 
 
-def _compose_several(brush: _Brush) -> tuple[_Parts, _Parts]:
+def _compose_several(brush: Brush) -> tuple[_Parts, _Parts]:
     chosen = brush.pick_distinct(brush.rng.randint(2, max(2, brush.max_objects)))
     things = [brush.draw(shape, colour, brush.rng.uniform(0.16, 0.28)) for shape, colour in chosen]
     things = sorted(things, key=lambda thing: thing.box) if brush.one_wording else things
@@ -291,7 +145,7 @@ def _compose_several(brush: _Brush) -> tuple[_Parts, _Parts]:
     return english, chinese
 
 
-def _compose_word(brush: _Brush) -> tuple[_Parts, _Parts]:
+def _compose_word(brush: Brush) -> tuple[_Parts, _Parts]:
     text, (shape, colour) = brush.rng.choice(brush.vocabulary), brush.pick()
     ink = brush.rng.choice(brush.colours)
     upper = brush.rng.random() < 0.5
@@ -310,14 +164,14 @@ def _compose_word(brush: _Brush) -> tuple[_Parts, _Parts]:
     return english, chinese
 
 
-def _compose_sign(brush: _Brush) -> tuple[_Parts, _Parts]:
+def _compose_sign(brush: Brush) -> tuple[_Parts, _Parts]:
     text, colour = brush.rng.choice(brush.vocabulary), brush.rng.choice(brush.colours)
     width, height = brush.rng.uniform(0.55, 0.9), brush.rng.uniform(0.26, 0.4)
     board = brush.place(width, height)
     brush.taken.clear()  # the word goes on the board, not beside it
     box = tuple(round(v * brush.size, 2) for v in board)
-    fill = _jitter(brush.rng, COLOURS[colour][1], 12)
-    brush.pen.rounded_rectangle([v * _SCALE for v in box], radius=0.03 * brush.size * _SCALE, fill=fill)
+    fill = jitter(brush.rng, COLOURS[colour][1], 12)
+    brush.pen.rounded_rectangle([v * SCALE for v in box], radius=0.03 * brush.size * SCALE, fill=fill)
     brush.objects.append(Thing("sign", colour, box))
     # 0.299 R + 0.587 G + 0.114 B is the eye's brightness (ITU-R BT.601): light words on dark boards and the reverse.
     dark = 0.299 * fill[0] + 0.587 * fill[1] + 0.114 * fill[2] < 140
@@ -347,39 +201,5 @@ def _assemble(parts: _Parts) -> tuple[str, list[dict]]:
     return text, regions
 
 
-def _resized(image: Image.Image, ratio: float) -> Image.Image:
-    return image.resize((max(1, int(image.width * ratio)), max(1, int(image.height * ratio))))
-
-
 def _a(phrase: str) -> str:
     return ("an " if phrase[0] in "aeiou" else "a ") + phrase
-
-
-def _overlap(a, b, gap: float = 0.02) -> bool:
-    return a[0] < b[2] + gap and b[0] < a[2] + gap and a[1] < b[3] + gap and b[1] < a[3] + gap
-
-
-def _jitter(rng: random.Random, colour: tuple[int, int, int], amount: int) -> tuple[int, int, int]:
-    return tuple(min(255, max(0, c + rng.randint(-amount, amount))) for c in colour)
-
-
-def _quad(centre, extent, degrees: float) -> tuple[tuple[float, float], ...]:
-    """Corners of an `extent` rectangle turned counter-clockwise about `centre`, in pixels of the final image."""
-    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    half_w, half_h = extent[0] / 2, extent[1] / 2
-    corners = [(-half_w, -half_h), (half_w, -half_h), (half_w, half_h), (-half_w, half_h)]
-    turned = [(centre[0] + x * cos + y * sin, centre[1] - x * sin + y * cos) for x, y in corners]
-    return tuple((round(x / _SCALE, 2), round(y / _SCALE, 2)) for x, y in turned)
-
-
-@lru_cache(maxsize=64)
-def _font(pixels: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.load_default(pixels)
-
-
-def _ink(text: str, pixels: int) -> Image.Image:
-    """The text as an "L" mask cropped to its ink."""
-    font = _font(pixels)
-    mask = Image.new("L", (int(font.getlength(text)) + 2 * pixels, 3 * pixels))
-    ImageDraw.Draw(mask).text((pixels, pixels), text, fill=255, font=font)
-    return mask.crop(mask.getbbox())

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from corpus.scenes import BACKGROUNDS, COLOURS, KINDS, NUMBERS, SHAPES, scene
+from corpus.scene_names import BACKGROUNDS, COLOURS, NUMBERS, SHAPES
+from corpus.scenes import KINDS, scene
 
 seeds = st.integers(0, 10**9)
 

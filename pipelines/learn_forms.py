@@ -51,12 +51,12 @@ FORMS = {
     "cpu": Form(
         size="tiny", level="easy", queries=16, rows=640, max_tokens=256, micro_packs=64, answer_tokens=90, chains=2,
         questions=400,
-        pictures={"caption": 16000, "grounded_caption": 6000, "referring": 12000, "region_caption": 6000, "vqa": 8000,
-                  "ocr": 10000, "chat": 6000},
+        pictures={"caption": 16000, "grounded_caption": 10000, "referring": 18000, "region_caption": 8000, "vqa": 12000,
+                  "ocr": 20000, "chat": 8000},
         stages={
             1: StageForm(samples=16000, steps=900, batch=32, peak_lr=1.5e-3, warmup=60, flags=_ALL),
             2: StageForm(samples=48000, steps=2400, batch=32, peak_lr=1.5e-3, warmup=60),
-            3: StageForm(samples=6000, steps=300, batch=16, peak_lr=5e-4, warmup=30),
+            3: StageForm(samples=16000, steps=400, batch=32, peak_lr=5e-4, warmup=30),
         },
     ),
     # For one H100: every shape, colour and word, up to five things.

@@ -28,7 +28,8 @@ KINDS = {
 _EASY = {
     "size": 112, "shapes": ("circle", "square", "triangle", "cross"), "colours": ("red", "green", "blue", "black"),
     "words": ("BUS", "CAFE", "EXIT", "HOT", "NEW", "OPEN", "SALE", "STOP", "TAXI", "PARK"), "max_objects": 2,
-    "lettering": 1.5, "grid": 8, "one_wording": True, "kinds": ("single", "group", "pair", "several", "word"),
+    "lettering": 1.5, "grid": 8, "one_wording": True,
+    "kinds": ("single", "group", "pair", "word"),  # not several: two things could then be told as a pair or as several
 }  # fmt: skip
 LEVELS: dict[str, dict] = {
     "single": _EASY | {"kinds": ("single", "word")},

@@ -13,7 +13,7 @@ from trainer.progress import read_metrics
 from trainer.questions import load_shards
 from trainer.scores import case
 
-EXAMPLES = 8  # answers shown of each task: the first, whatever they are
+EXAMPLES = 16  # answers shown of each task: the first, whatever they are
 WHAT = {
     "caption": "the caption, word for word", "grounded_caption": "phrases named, with boxes of IoU 0.5",
     "referring": "a box of IoU 0.5", "region_caption": "the phrase, word for word", "vqa": "the answer, word for word",

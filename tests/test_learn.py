@@ -25,7 +25,7 @@ def test_a_minute_of_training_beats_no_training_and_shuffled_labels(tmp_path, ca
     baselines = [scores["runs"][name]["caption"]["high"] for name in ("untrained", "shuffled labels, stage 1")]
     assert scores["runs"]["stage 1"]["caption"]["low"] > max(baselines)
     page = (tmp_path / "report.html").read_text()
-    assert page.count('class="card"') == 8 and "data:image/png" in page
+    assert page.count('class="card"') == 16 and "data:image/png" in page
     assert learn(FORMS["short"], tmp_path)  # finished steps are skipped
 
 

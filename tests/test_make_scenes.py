@@ -143,13 +143,13 @@ def test_things_of_an_easy_scene_are_whole_cells_of_its_grid():
 
 
 def test_an_easy_picture_has_one_caption():
-    """What two captions of one kind differ in must be seen in the picture."""
+    """Its words follow from what is there: the number of things, and for two of one kind of scene their relation."""
+    told = {"single": "in|on|at", "pair": "to the left of|above", "word": "word"}
     for i in range(200):
         drawn = draw("caption", str(i), LEVELS["easy"])
-        boxes = [region["boxes"][0] for region in drawn.regions_en]
-        assert "background" not in drawn.caption_en and "right of" not in drawn.caption_en
-        if drawn.kind == "several":
-            assert boxes == sorted(boxes)
+        assert re.search(told[drawn.kind], drawn.caption_en)
+        assert not re.search("background|right of|(?<!the word )below (?!a)", drawn.caption_en)
+        assert (len(drawn.objects) == 2) == (drawn.kind == "pair")
 
 
 def test_shuffled_samples_keep_their_labels_and_show_other_pictures():

@@ -3,7 +3,7 @@
 python -m benchmarks.learning_patches PATCH MODULE ARGUMENTS... runs a module of this project with the patch in place.
 """
 
-import importlib
+import runpy
 import sys
 
 import numpy as np
@@ -70,4 +70,4 @@ if __name__ == "__main__":
     patch, module, *arguments = sys.argv[1:]
     PATCHES[patch]()
     sys.argv = [module, *arguments]
-    sys.exit(importlib.import_module(module).main())
+    runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -93,14 +93,15 @@ class Size:
     """A named model, and what follows from how big it is rather than from the stage.
 
     image_sizes: pixels per side in stages 1, 2, 3. micro_packs: the most packs in one forward pass.
-    lr_scale: multiplies Table 8's learning rates, which are those of a 9.6B model that starts from trained weights.
+    lr_scale: multiplies Table 8's learning rates of the three stages, which are those of a 9.6B model that starts from
+    trained weights.
     steps, batch: of the three stages, instead of Table 8's. tensor_parallel: follow Table 8 where the ranks allow it.
     """
 
     config: ModelConfig
     image_sizes: tuple[int, int, int] = (224, 448, 448)
     micro_packs: int
-    lr_scale: float = 1.0
+    lr_scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
     tensor_parallel: bool = False
     steps: tuple[int, int, int] | None = None
     batch: tuple[int, int, int] | None = None
@@ -118,7 +119,7 @@ SIZES = {
         config=_config("tiny", "tiny-14", qwen2(128, 2, 4, 352, 0, 128**-0.5), 16, 4),
         image_sizes=(112, 112, 112),
         micro_packs=4,
-        lr_scale=20.0,
+        lr_scale=(7.5, 30.0, 50.0),
         steps=(40, 40, 20),
         batch=(16, 16, 8),
     ),
@@ -126,7 +127,7 @@ SIZES = {
         config=_config("small", "small-14", qwen2(512, 8, 8, 1408, 0, 512**-0.5), 64, 8),
         image_sizes=(224, 224, 224),
         micro_packs=8,
-        lr_scale=5.0,
+        lr_scale=(3.0, 12.0, 10.0),
         steps=(2000, 4000, 500),
         batch=(256, 128, 32),
     ),

@@ -119,7 +119,7 @@ def make_settings(stage: int, size: str, **flags) -> Settings:
     base, model = STAGES[stage], SIZES[size]
     values = asdict(base) | {"stage": stage, "size": size}
     values |= {"image_size": model.image_sizes[stage - 1], "tensor_parallel": 1}
-    values |= {name: values[name] * model.lr_scale for name in ("peak_lr", "min_lr")}
+    values |= {name: values[name] * model.lr_scale[stage - 1] for name in ("peak_lr", "min_lr")}
     for name in ("steps", "batch"):
         if getattr(model, name):
             values |= {name: getattr(model, name)[stage - 1], "accumulation": 1}

@@ -20,8 +20,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np  # noqa: E402
 import pyarrow.parquet as pq  # noqa: E402
 
-from corpus.formats import Encoder, format_sample  # noqa: E402
+from corpus.formats import format_sample  # noqa: E402
 from corpus.packing import best_fit, lower_bound, plan_packs  # noqa: E402
+from corpus.pieces import Encoder  # noqa: E402
 from corpus.records import EncodedImage, Sample  # noqa: E402
 from corpus.texts import split_text  # noqa: E402
 from corpus.tokens import load_tokenizer  # noqa: E402

@@ -1,17 +1,10 @@
-"""Each task's text format and loss mask: a cleaned sample -> pieces -> tokens (Qwen-VL, Appendix B.1 and B.2).
+"""Each task's text format and loss mask: a cleaned sample -> pieces (Qwen-VL, Appendix B.1 and B.2)."""
 
-A piece is plain text, a special token or an image slot, and says whether it is supervised. Plain text is encoded apart
-from special tokens, so data that contains `<img>` or `<|im_end|>` as text never turns into control tokens.
-"""
-
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
-
-import numpy as np
 
 from corpus.geometry import normalise_box, normalise_quad
+from corpus.pieces import IMAGE, SPECIAL, TEXT, Piece
 from corpus.records import Sample
 from corpus.tokens import (
     BOX,
@@ -19,28 +12,15 @@ from corpus.tokens import (
     EOS,
     IM_END,
     IM_START,
-    IMG,
-    IMG_END,
-    IMG_PAD,
     QUAD,
     QUAD_END,
     REF,
     REF_END,
-    Tokenizer,
 )  # fmt: skip
 
-TEXT, SPECIAL, IMAGE = "text", "special", "image"
 LANGUAGES = {"en": "English", "zh": "Chinese"}
 ROLES = ("system", "user", "assistant")
 MAX_REGIONS = 64  # of one image that become samples of their own; one image must not flood a stage
-
-
-class Piece(NamedTuple):
-    """`value` is plain text, a special token's name, or the index of an image in `sample.images`, by `kind`."""
-
-    kind: str
-    value: str | int
-    supervised: bool
 
 
 class Unfit(Exception):
@@ -196,51 +176,6 @@ def format_sample(sample: Sample, task: str) -> list[Formatted | Unfit]:
         return [unfit]
     except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
         raise BadSample("bad_annotations", f"{task}: {type(error).__name__}: {error}"[:300]) from None
-
-
-@dataclass(slots=True)
-class Encoded:
-    """Tokens (int32 [L]), which of them are supervised targets (bool [L]), and the images in order of their slots."""
-
-    tokens: np.ndarray
-    loss: np.ndarray
-    images: list[int]
-
-
-class Encoder:
-    """Turns pieces into tokens; an image slot is `<img>`, `queries` times `<imgpad>`, `</img>`."""
-
-    def __init__(self, tokenizer: Tokenizer, queries: int):
-        self.tokenizer, self.queries = tokenizer, queries
-        special = tokenizer.special
-        self._slot = [special[IMG], *[special[IMG_PAD]] * queries, special[IMG_END]]
-        # Prompts, role names and short answers come again and again.
-        self._short = functools.lru_cache(maxsize=8192)(tokenizer.encode)
-
-    def encode(self, pieces: Sequence[Piece]) -> Encoded:
-        """Encode one sample. Its first token is never a target, whatever its piece says (see corpus.packs)."""
-        tokens, runs, images = [], [], []
-        for kind, value, supervised in pieces:
-            before = len(tokens)
-            if kind == TEXT:
-                tokens += self._short(value) if len(value) < 40 else self.tokenizer.encode(value)
-            elif kind == SPECIAL:
-                tokens.append(self.tokenizer.special[value])
-            else:
-                tokens += self._slot
-                images.append(value)
-            if supervised:
-                runs.append((before, len(tokens)))
-        loss = np.zeros(len(tokens), bool)
-        for start, end in runs:
-            loss[start:end] = True
-        loss[:1] = False
-        return Encoded(np.asarray(tokens, np.int32), loss, images)
-
-
-def text_of(pieces: Sequence[Piece]) -> str:
-    """Return pieces as the paper prints them: image slots as `<img>P</img>`, special tokens by name."""
-    return "".join(f"{IMG}P{IMG_END}" if p.kind == IMAGE else str(p.value) for p in pieces)
 
 
 _IMAGE = Piece(IMAGE, 0, False)

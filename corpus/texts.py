@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from corpus.formats import Encoded
+from corpus.pieces import Encoded
 from corpus.tokens import Tokenizer
 
 # From a line break to the last one before the next word. Qwen's pattern for words never reaches across its end, so

@@ -16,10 +16,11 @@ from PIL import Image
 
 from corpus import packs
 from corpus.folder import OutputFolder
-from corpus.formats import BadSample, Encoded, Encoder, Unfit, format_sample
+from corpus.formats import BadSample, Unfit, format_sample
 from corpus.ledger import DROPPED, KEPT, schema
 from corpus.mixture import copies, positions
 from corpus.packing import plan_packs
+from corpus.pieces import Encoded, Encoder
 from corpus.records import BadImage, EncodedImage, Sample, from_members, image_header
 from corpus.shards import IndexedShard
 from corpus.splits import Sink, Split

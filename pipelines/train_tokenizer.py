@@ -25,7 +25,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from corpus import tokens  # noqa: E402
-from corpus.formats import TEXT, BadSample, format_sample  # noqa: E402
+from corpus.formats import BadSample, format_sample  # noqa: E402
+from corpus.pieces import TEXT  # noqa: E402
 from corpus.records import Sample, from_members  # noqa: E402
 from corpus.shards import read_shard  # noqa: E402
 

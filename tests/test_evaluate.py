@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from corpus.formats import format_sample, text_of
+from corpus.formats import format_sample
+from corpus.pieces import text_of
 from corpus.readers.images import open_images
 from corpus.readers.rows import BadFile
 from corpus.records import BadImage, to_members

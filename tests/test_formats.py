@@ -5,16 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corpus.formats import (
-    IMAGE,
-    MAX_REGIONS,
-    BadSample,
-    Encoder,
-    Formatted,
-    Unfit,
-    format_sample,
-    text_of,
-)
+from corpus.formats import MAX_REGIONS, BadSample, Formatted, Unfit, format_sample
+from corpus.pieces import IMAGE, Encoder, text_of
 from corpus.records import EncodedImage, Sample
 from corpus.tokens import SPECIALS, load_tokenizer
 

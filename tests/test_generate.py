@@ -8,9 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from corpus.formats import Encoder, format_sample, text_of
+from corpus.formats import format_sample
 from corpus.packs import StageFolder
 from corpus.parsing import parse_text
+from corpus.pieces import Encoder, text_of
 from corpus.records import Sample
 from corpus.tokens import load_tokenizer
 from tests.tiny_stage import make_stage, sample

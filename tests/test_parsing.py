@@ -3,9 +3,10 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corpus.formats import Encoder, format_sample, text_of
+from corpus.formats import format_sample
 from corpus.geometry import normalise_box, normalise_quad
 from corpus.parsing import parse_text, parse_tokens
+from corpus.pieces import Encoder, text_of
 from corpus.records import EncodedImage, Sample
 from corpus.tokens import SPECIALS, load_tokenizer
 

@@ -15,7 +15,8 @@ import pymupdf
 import pytest
 from PIL import Image
 
-from corpus.formats import IMAGE, TEXT, ocr
+from corpus.formats import ocr
+from corpus.pieces import IMAGE, TEXT
 from corpus.records import from_members
 from corpus.shards import IndexedShard
 from pipelines import documents, job, pages, render_html, render_pdf

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from corpus.formats import Encoder, format_sample
+from corpus.formats import format_sample
 from corpus.packs import CORPUS, FORMAT, TOKENIZER, corpus_digest, pack_members
+from corpus.pieces import Encoder
 from corpus.records import TASKS, EncodedImage, Sample
 from corpus.scenes import scene
 from corpus.shards import ShardWriter

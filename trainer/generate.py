@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from corpus.formats import Encoder
 from corpus.parsing import Parsed, parse_tokens
+from corpus.pieces import Encoder
 from corpus.records import decode_image
 from corpus.tokens import EOS, IM_END, IM_START, IMG, IMG_END, IMG_PAD, Tokenizer
 from trainer.batch import resize

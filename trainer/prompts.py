@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 
-from corpus.formats import IMAGE, SPECIAL, TEXT, BadSample, Piece, Unfit, format_sample
+from corpus.formats import BadSample, Unfit, format_sample
 from corpus.geometry import RANGE
+from corpus.pieces import IMAGE, SPECIAL, TEXT, Piece
 from corpus.records import BadImage, EncodedImage, Sample, decode_image
 from corpus.tokens import Tokenizer
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 if __name__ == "__main__":  # run as a script: the checkout's root, not pipelines/, holds the packages
@@ -107,25 +107,42 @@ def asking(form: Form, out: Path, run: str) -> str:
     )
 
 
+class StepFailed(Exception):
+    """A command that did not end well; the message holds the end of its output."""
+
+
 def side_by_side(lanes: Sequence[list[str]], out: Path, at_once: int) -> None:
-    """Run lanes of commands, `at_once` of them at a time with their share of the cores each; stop where one fails."""
+    """Run lanes of commands, `at_once` of them at a time with their share of the cores each.
+
+    Where one fails, the others are stopped and the program ends; started again, it goes on from there.
+    """
     (out / "logs").mkdir(parents=True, exist_ok=True)
-    threads = max(1, (os.cpu_count() or 1) // at_once)
+    threads, running = max(1, (os.cpu_count() or 1) // at_once), set()
     with ThreadPoolExecutor(at_once) as pool:
-        for lane in [pool.submit(_run_lane, lane, out, threads) for lane in lanes]:
-            lane.result()
+        try:
+            for lane in as_completed([pool.submit(_run_lane, lane, out, threads, running) for lane in lanes]):
+                lane.result()
+        except (StepFailed, KeyboardInterrupt) as error:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in running:
+                process.terminate()
+            sys.exit(str(error) or "stopped; the same command goes on from there")
 
 
-def _run_lane(lane: list[str], out: Path, threads: int) -> None:
+def _run_lane(lane: list[str], out: Path, threads: int, running: set) -> None:
     for command in lane:
         words = [sys.executable if word == "python" else word for word in shlex.split(command)]
         began, log = time.monotonic(), out / "logs" / f"{_name(words, out)}.log"
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         with open(log, "w", encoding="utf-8") as file:
-            environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-            done = subprocess.run(words, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, env=environment)
+            process = subprocess.Popen(words, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, env=environment)
+        running.add(process)
+        status = process.wait()
+        running.discard(process)
+        if status:
+            end = log.read_text(errors="replace")[-2000:]
+            raise StepFailed(f"this step failed with status {status}:\n$ {command}\n{log} ends with:\n{end}")
         print(f"{time.monotonic() - began:5.0f} s  $ {command}", flush=True)
-        if done.returncode:
-            sys.exit(f"this step failed with status {done.returncode}; {log} ends with:\n{log.read_text()[-2000:]}")
 
 
 def _name(words: list[str], out: Path) -> str:

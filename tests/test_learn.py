@@ -1,6 +1,7 @@
 """The learning proof in its short form, how it judges, and that its deliberate bugs are what they are called."""
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from benchmarks import learning, learning_patches
 from corpus import formats
 from corpus.scene_tasks import LEVELS, scene_sample
-from pipelines.learn import learn
+from pipelines.learn import learn, side_by_side
 from pipelines.learn_forms import FORMS, TASKS
 from pipelines.learn_report import compare
 from trainer import adapter, attention, vision
@@ -17,16 +18,39 @@ from trainer.scores import score_all
 from trainer.sizes import TOWERS
 
 
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """The folder of a finished short form; a minute on two cores."""
+    out = tmp_path_factory.mktemp("learn")
+    assert learn(FORMS["short"], out)
+    return out
+
+
 @pytest.mark.timeout(400)
-def test_a_minute_of_training_beats_no_training_and_shuffled_labels(tmp_path, capsys):
-    assert learn(FORMS["short"], tmp_path)
-    assert "beats both baselines" in capsys.readouterr().out
-    scores = json.loads((tmp_path / "scores.json").read_text())
+def test_a_minute_of_training_beats_no_training_and_shuffled_labels(short):
+    scores = json.loads((short / "scores.json").read_text())
     baselines = [scores["runs"][name]["caption"]["high"] for name in ("untrained", "shuffled labels, stage 1")]
     assert scores["runs"]["stage 1"]["caption"]["low"] > max(baselines)
-    page = (tmp_path / "report.html").read_text()
+    page = (short / "report.html").read_text()
     assert page.count('class="card"') == 16 and "data:image/png" in page
-    assert learn(FORMS["short"], tmp_path)  # finished steps are skipped
+
+
+@pytest.mark.slow
+def test_a_finished_proof_is_not_done_again(short):
+    metrics = [path.stat().st_mtime_ns for path in sorted(short.rglob("metrics.jsonl"))]
+    scores = (short / "scores.json").read_bytes()
+    assert learn(FORMS["short"], short)
+    assert [path.stat().st_mtime_ns for path in sorted(short.rglob("metrics.jsonl"))] == metrics
+    assert (short / "scores.json").read_bytes() == scores
+
+
+def test_a_step_that_fails_stops_the_other_lane_and_says_why(tmp_path):
+    slow = "python -c 'import time; time.sleep(60)' --output {0}/slow"
+    bad = "python -c 'print(\"no such thing\"); raise SystemExit(3)' --output {0}/bad"
+    began = time.monotonic()
+    with pytest.raises(SystemExit, match="status 3(.|\n)*no such thing"):
+        side_by_side([[slow.format(tmp_path)], [bad.format(tmp_path)]], tmp_path, 2)
+    assert time.monotonic() - began < 30
 
 
 def results(low, high):

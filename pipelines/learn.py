@@ -124,7 +124,7 @@ def side_by_side(lanes: Sequence[list[str]], out: Path, at_once: int) -> None:
                 lane.result()
         except (StepFailed, KeyboardInterrupt) as error:
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in running:
+            for process in list(running):
                 process.terminate()
             sys.exit(str(error) or "stopped; the same command goes on from there")
 

@@ -9,6 +9,7 @@ import torch
 
 from benchmarks import learning, learning_patches
 from corpus import formats
+from corpus.pieces import text_of
 from corpus.scene_tasks import LEVELS, scene_sample
 from pipelines.learn import learn, side_by_side
 from pipelines.learn_forms import FORMS, TASKS
@@ -107,7 +108,7 @@ def test_the_box_bug_swaps_x_and_y(unpatched):
     (right, *_) = formats.format_sample(sample, "referring")
     learning_patches.boxes_swapped()
     (wrong, *_) = formats.format_sample(sample, "referring")
-    before, after = ([int(v) for v in _numbers(formats.text_of(made.pieces))] for made in (right, wrong))
+    before, after = ([int(v) for v in _numbers(text_of(made.pieces))] for made in (right, wrong))
     assert after == [before[1], before[0], before[3], before[2]] and after != before
 
 

@@ -1,7 +1,7 @@
 """What the learning proof loses or gains when one thing is changed: the paper's ablations, and three deliberate bugs.
 
 Reads the folder that `make learn` left; every variant trains again from its data, or from its stage 1, and is asked the
-same held-out questions.
+same held-out questions. The table is printed, and joins the proof's report.
 
 example:
   make learn && python -m benchmarks.learning --learn learn
@@ -16,8 +16,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from pipelines.learn import packing, side_by_side, training  # noqa: E402
+from pipelines import learn_report  # noqa: E402
+from pipelines.learn import packing, runs, side_by_side, training  # noqa: E402
 from pipelines.learn_forms import FORMS, Form  # noqa: E402
+from pipelines.learn_report import VARIANTS_FILE  # noqa: E402
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +63,10 @@ def main() -> None:
     args = parser.parse_args()
     form, out = FORMS["cpu"], args.learn
     side_by_side([list(commands(form, out, name)) for name in args.only], out, form.chains)
-    _print(out, args.only)
+    table = collect(out, args.only)
+    (out / VARIANTS_FILE).write_text(json.dumps(table, indent=1))
+    learn_report.write_report(out, runs(form), [f"learned/run{number}" for number in form.stages])
+    _print(table)
 
 
 def commands(form: Form, out: Path, name: str) -> Iterator[str]:
@@ -101,17 +106,22 @@ def _patched(command: str, variant: Variant, part: str) -> str:
     return module.replace("python -m", f"python -m benchmarks.learning_patches {variant.patch}", 1)
 
 
-def _print(out: Path, names: list[str]) -> None:
-    """A Markdown table: a line per variant, a column per task."""
+def collect(out: Path, names: list[str]) -> dict[str, dict[str, float]]:
+    """The scores of the proof's stage 2 and of each variant, by task."""
     folders = {"the proof, stage 2": out / "learned/run2"}
     for name in names:
-        folders[f"{VARIANTS[name].what} ({VARIANTS[name].steps[1]})"] = out / "variants" / name / "run2"
+        folders[f"{VARIANTS[name].what} ({VARIANTS[name].steps[1]} steps)"] = out / "variants" / name / "run2"
     found = {what: json.loads((at / "scores/scores.json").read_text())["results"] for what, at in folders.items()}
-    tasks = [task for task in next(iter(found.values())) if task != "chat"]
-    print("| variant (steps of stage 2) |", " | ".join(tasks), "|\n|---|" + "---|" * len(tasks))
-    for what, results in found.items():
-        cells = (f"{results[task]['score']:.1f}" for task in tasks)
-        print(f"| {what} |", " | ".join(cells), "|")
+    return {what: {task: row["score"] for task, row in results.items() if task != "chat"}
+            for what, results in found.items()}  # fmt: skip
+
+
+def _print(table: dict[str, dict[str, float]]) -> None:
+    """A Markdown table: a line per variant, a column per task."""
+    tasks = list(next(iter(table.values())))
+    print("| variant |", " | ".join(tasks), "|\n|---|" + "---|" * len(tasks))
+    for what, scores in table.items():
+        print(f"| {what} |", " | ".join(f"{scores[task]:.1f}" for task in tasks), "|")
 
 
 if __name__ == "__main__":

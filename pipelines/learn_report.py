@@ -13,6 +13,7 @@ from trainer.progress import read_metrics
 from trainer.questions import load_shards
 from trainer.scores import case
 
+VARIANTS_FILE = "variants.json"  # what benchmarks/learning.py found, where it has run
 EXAMPLES = 16  # answers shown of each task: the first, whatever they are
 WHAT = {
     "caption": "the caption, word for word", "grounded_caption": "phrases named, with boxes of IoU 0.5",
@@ -84,5 +85,7 @@ def _write_page(out: Path, scores: dict, rows: dict, examples: dict) -> None:
     template = (Path(__file__).parent / "learn.html.jinja").read_text(encoding="utf-8")
     curve = base64.b64encode((out / "convergence.png").read_bytes()).decode()
     page = jinja2.Environment(autoescape=True, trim_blocks=True).from_string(template)
-    html = page.render(scores=scores, rows=rows, examples=examples, what=WHAT, curve=curve)
+    found = out / VARIANTS_FILE
+    variants = json.loads(found.read_text()) if found.exists() else {}
+    html = page.render(scores=scores, rows=rows, examples=examples, what=WHAT, curve=curve, variants=variants)
     (out / "report.html").write_text(html, encoding="utf-8")

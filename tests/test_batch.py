@@ -81,7 +81,8 @@ def test_isolated_pack_equals_its_samples_one_by_one(folder, model):
         assert abs(packed - total) < 1e-5, task
         assert max(g.abs().max() for g in summed.values()) > 1e-2
         for name, gradient in gradients.items():
-            assert (gradient - summed[name]).abs().max() < 1e-5, (task, name)
+            scale = summed[name].abs().max().clamp(min=1.0)  # float32 holds seven digits
+            assert (gradient - summed[name]).abs().max() < 1e-5 * scale, (task, name)
 
 
 def loss_of_last_sample(folder, model, pack, attention):

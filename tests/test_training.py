@@ -134,14 +134,15 @@ def test_a_run_from_an_open_clip_tower_and_a_language_model_of_transformers(corp
     language = build_language(fields)
     language.save_pretrained(tmp_path / "language")
     tower = VisionTower(TOWERS["tiny-14"])
-    clip = {}
+    width, clip = tower.config.width, {}
     for name, tensor in tower.state_dict().items():
         tensor.normal_()
         in_proj = ".attn.in_proj." in name
         value = separate_heads(tensor, tower.config.heads) if in_proj else tensor
         clip["visual." + name.replace("in_proj.", "in_proj_")] = value.clone()
-    clip["visual.positional_embedding"] = torch.cat([torch.zeros(1, 64), clip["visual.positional_embedding"]])
-    clip |= {"visual.class_embedding": torch.zeros(64), "visual.proj": torch.zeros(64, 8), "logit_scale": torch.ones(1)}
+    clip["visual.positional_embedding"] = torch.cat([torch.zeros(1, width), clip["visual.positional_embedding"]])
+    clip |= {"visual.class_embedding": torch.zeros(width), "visual.proj": torch.zeros(width, 8)}
+    clip["logit_scale"] = torch.ones(1)
     save_file(clip, tmp_path / "clip.safetensors")
 
     given = {"vision": "tiny-14", "vision_weights": str(tmp_path / "clip.safetensors")}

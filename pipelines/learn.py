@@ -5,6 +5,9 @@ Scenes whose content is known are drawn and packed, three stages train on them f
 are asked after each. Beside it runs the same chain on shuffled labels, where every picture has the labels of another.
 Two chains run side by side. Every step is a command that can be run by itself; started again, finished steps are
 skipped. The end is OUTPUT/report.html, and status 1 where a task does not beat both baselines.
+
+example:
+  python pipelines/learn.py --form short --output learn-short
 """
 
 import argparse

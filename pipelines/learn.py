@@ -35,7 +35,8 @@ def main() -> None:
     parser.add_argument("--form", choices=sorted(FORMS), default="cpu", help="how much is learned; default: cpu")
     parser.add_argument("--output", type=Path, default=Path("learn"), metavar="DIR", help="default: learn")
     args = parser.parse_args()
-    sys.exit(0 if learn(FORMS[args.form], args.output) else 1)
+    out = args.output if Path.cwd() == ROOT else args.output.resolve()  # the steps run in the checkout
+    sys.exit(0 if learn(FORMS[args.form], out) else 1)
 
 
 def learn(form: Form, out: Path) -> bool:

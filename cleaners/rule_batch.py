@@ -1,6 +1,5 @@
 """Rows on their way through the rules, a batch at a time."""
 
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc

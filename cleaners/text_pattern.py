@@ -46,6 +46,7 @@ class Pattern:
 
 Groups = tuple[tuple[Pattern, ...], ...]  # in the order in which they run; each group has a gate of its own
 
+
 def clean_texts(texts: pa.StringArray, groups: Groups, among: np.ndarray | None = None) -> pa.StringArray:
     """Clean all patterns out of the captions (of those rows only that the mask `among` names), over and over where
     captions still change: so that cleaning what is clean changes nothing."""

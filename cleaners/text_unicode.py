@@ -82,4 +82,3 @@ BROKEN_UNICODE = (
         cleans=("Red shoes （size 7）！", "Red shoes (size 7)!"), keeps="Blue shoes (size 7)!",
     ),
 )  # fmt: skip
-

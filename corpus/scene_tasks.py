@@ -38,9 +38,7 @@ LEVELS: dict[str, dict] = {
 }
 
 
-def scene_sample(
-    task: str, seed: str, key: str, dataset: str, settings: Mapping, shuffled: bool = False
-) -> Sample:
+def scene_sample(task: str, seed: str, key: str, dataset: str, settings: Mapping, shuffled: bool = False) -> Sample:
     """Draw the sample of a seed. `settings` is one of LEVELS, or arguments of corpus.scenes.scene like it.
 
     shuffled: show the pictures of another seed. From such samples a model learns how answers are distributed, and

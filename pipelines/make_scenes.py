@@ -70,7 +70,14 @@ def _plan(count: int, per_shard: int) -> list[Split]:
 
 
 def make_split(
-    split: Split, sink: Sink, *, task: str, dataset: str, seed: str, settings: dict, limit: int | None = None,
+    split: Split,
+    sink: Sink,
+    *,
+    task: str,
+    dataset: str,
+    seed: str,
+    settings: dict,
+    limit: int | None = None,
     shuffled: bool = False,
 ) -> None:
     """Make the samples of one split, in order."""

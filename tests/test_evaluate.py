@@ -72,7 +72,8 @@ FILES = {
 @pytest.mark.parametrize(
     "name, count, unanswerable, best",  # computed with the official vqaEval.py
     [
-        ("textvqa", 701, 6.9186875892, 98.2310984308), ("vizwiz", 700, 71.2428571429, 93.6285714286),
+        ("textvqa", 701, 6.9186875892, 98.2310984308),
+        ("vizwiz", 700, 71.2428571429, 93.6285714286),
         ("vqav2", 3, 0, 100),
     ],
 )

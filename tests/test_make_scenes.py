@@ -100,9 +100,11 @@ def test_the_job_repeats_grows_and_holds_out(tmp_path):
         return published.samples(tmp_path / name)
 
     first, again, longer = run("a", "--count", 6), run("b", "--count", 6), run("c", "--count", 10)
-    assert len(first) == 6 and first == again and (tmp_path / "a/00000.tar").read_bytes() == (
-        tmp_path / "c/00000.tar"
-    ).read_bytes()
+    assert (
+        len(first) == 6
+        and first == again
+        and (tmp_path / "a/00000.tar").read_bytes() == (tmp_path / "c/00000.tar").read_bytes()
+    )
     assert all(longer[key] == made for key, made in first.items())
     held_out, other_seed = run("d", "--count", 6, "--part", "val"), run("e", "--count", 6, "--seed", "1")
     pictures = [{made.images[0].data for made in folder.values()} for folder in (first, held_out, other_seed)]

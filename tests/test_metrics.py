@@ -90,9 +90,7 @@ def test_constant_answers_on_real_files_score_as_officially(shared_data, name, c
     assert 100 * sum(vqa_score(constant, a) for a in questions) / len(questions) == pytest.approx(official, abs=1e-9)
 
 
-@pytest.mark.parametrize(
-    "name, official", [("textvqa", 98.2310984308), ("vizwiz", 93.6285714286), ("vqav2", 100.0)]
-)
+@pytest.mark.parametrize("name, official", [("textvqa", 98.2310984308), ("vizwiz", 93.6285714286), ("vqav2", 100.0)])
 def test_the_best_of_ten_answers_scores_as_officially(shared_data, name, official):
     best = [max(vqa_score(own, answers) for own in answers) for answers in answers_of(shared_data(FILES[name]))]
     assert 100 * sum(best) / len(best) == pytest.approx(official, abs=1e-9)

@@ -51,7 +51,7 @@ def test_pattern_cleans_its_example_and_keeps_its_counter_example(name):
         ("<a href='http://x.org/y'>Yale </a>Ribbon", "Yale Ribbon"),
         ("toy <font><b>Car</b></font>s", "toy Cars"),
         ('<img alt="a > b" src=x.png>a cap', "a cap"),
-        ("cut in <a href=\"http://exa", "cut in"),
+        ('cut in <a href="http://exa', "cut in"),
         ("&amp;amp;lt;b&amp;amp;gt;bold", "bold"),
         ("<<b>b>nested", "nested"),
         ("<script>if (a<b) c()</script>seen<!-- unseen -->", "seen"),

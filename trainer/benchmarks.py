@@ -203,4 +203,3 @@ BENCHMARKS = {
     },
     "scienceqa": Benchmark(load=_load_scienceqa, metric="choice", reader="scienceqa", max_tokens=1),
 }  # fmt: skip
-

@@ -14,7 +14,7 @@ ANLS_THRESHOLD, RELAXED_TOLERANCE, IOU_THRESHOLD = 0.5, 0.05, 0.5
 _NUMBERS = dict(zip("zero one two three four five six seven eight nine ten".split(), map(str, range(11)), strict=True))  # noqa: SIM905
 _NUMBERS["none"] = "0"
 _ARTICLES = {"a", "an", "the"}
-_PUNCTUATION = ";/[]\"{}()=+\\_-><@`,?!"
+_PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _COMMA_IN_NUMBER = re.compile(r"\d,\d")
 _FULL_STOP = re.compile(r"\.(?!\d)")
 # The official script calls `sub(text, re.UNICODE)`, where the flag, 32, stands in the place of the count.

@@ -108,9 +108,7 @@ class Size:
 
 
 def _config(name, tower, language, queries, adapter_heads) -> ModelConfig:
-    return ModelConfig(
-        size=name, vision=TOWERS[tower], language=language, queries=queries, adapter_heads=adapter_heads
-    )
+    return ModelConfig(size=name, vision=TOWERS[tower], language=language, queries=queries, adapter_heads=adapter_heads)
 
 
 # tiny and small start from random weights, so they take larger steps on smaller batches than Table 8.

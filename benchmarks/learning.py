@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pipelines import learn_report  # noqa: E402
-from pipelines.learn import packing, runs, side_by_side, training  # noqa: E402
+from pipelines.learn import asking, packing, runs, side_by_side, training  # noqa: E402
 from pipelines.learn_forms import FORMS, Form  # noqa: E402
 from pipelines.learn_report import VARIANTS_FILE  # noqa: E402
 
@@ -73,7 +73,7 @@ def commands(form: Form, out: Path, name: str) -> Iterator[str]:
     """The steps of one variant, in order."""
     variant, here = VARIANTS[name], out / "variants" / name
     form = _changed(form, variant)
-    start, tail = f"--init {out}/learned/run1", ""
+    start = f"--init {out}/learned/run1"
     for number in (1, 2):
         if not form.stages[number].steps:
             continue
@@ -87,10 +87,7 @@ def commands(form: Form, out: Path, name: str) -> Iterator[str]:
         run = f"{here}/run{number}"
         yield _patched(f"{training(form, number, str(stage), start, run)} {tail}", variant, "train")
         start = f"--init {run}"
-    yield _patched(
-        f"python -m trainer.evaluate --model {here}/run2 --shards '{out}/val/*/*.tar' --output {here}/run2/scores "
-        f"--max-tokens {form.answer_tokens} --batch 64", variant, "ask",
-    )  # fmt: skip
+    yield _patched(asking(form, out, here / "run2"), variant, "ask")
 
 
 def _changed(form: Form, variant: Variant) -> Form:

@@ -45,7 +45,7 @@ def learn(form: Form, out: Path) -> bool:
     side_by_side([[step] for step in drawings(form, out)], out, form.chains)
     side_by_side([[tokenizer(form, out)]], out, 1)
     side_by_side([list(chain(form, out, name)) for name in CHAINS], out, form.chains)
-    side_by_side([[asking(form, out, run)] for run in runs(form)], out, form.chains)
+    side_by_side([[asking(form, out, out / folder)] for folder in runs(form).values()], out, form.chains)
     proven = write_report(out, runs(form), [f"learned/run{number}" for number in form.stages])
     print(f"\nDone in {time.monotonic() - began:.0f} s. Look at {out}/report.html")
     return proven
@@ -103,11 +103,10 @@ def runs(form: Form) -> dict[str, str]:
     return {"untrained": "untrained/run"} | shuffled | {f"stage {n}": f"learned/run{n}" for n in form.stages}
 
 
-def asking(form: Form, out: Path, run: str) -> str:
-    folder = runs(form)[run]
+def asking(form: Form, out: Path, run: Path) -> str:
     return (
-        f"python -m trainer.evaluate --model {out}/{folder} --shards '{out}/val/*/*.tar' "
-        f"--output {out}/{folder}/scores --max-tokens {form.answer_tokens} --batch 64"
+        f"python -m trainer.evaluate --model {run} --shards '{out}/val/*/*.tar' "
+        f"--output {run}/scores --max-tokens {form.answer_tokens} --batch 64"
     )
 
 

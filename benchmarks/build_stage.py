@@ -24,8 +24,8 @@ from corpus.records import EncodedImage, Sample  # noqa: E402
 from corpus.shards import IndexedShard, ShardWriter  # noqa: E402
 from corpus.splits import Sink, Split  # noqa: E402
 from corpus.tokens import Tokenizer, load_tokenizer  # noqa: E402
-from pipelines import stage_split  # noqa: E402
 from pipelines.build_stage import MAX_TOKENS  # noqa: E402
+from pipelines.work import stage  # noqa: E402
 
 
 class Stopwatch:
@@ -88,13 +88,13 @@ def write_cleaned(root: Path, rows: list[Sample]) -> dict:
 def build(root: Path, task: str, piece: dict, tokenizer: str | None) -> float:
     """Build the packs; return CPU seconds."""
     loaded = load_tokenizer(tokenizer)
-    recipe = stage_split.Recipe(tokenizer, loaded.fingerprint, 256, MAX_TOKENS, MAX_TOKENS, 7, 0)
+    recipe = stage.Recipe(tokenizer, loaded.fingerprint, 256, MAX_TOKENS, MAX_TOKENS, 7, 0)
     folder = OutputFolder(str(root / f"out-{task}"))
     folder.prepare({"job": "bench"})
     start = time.process_time()
     split = Split(f"{task}-00000", {"task": task, "slices": [piece]})
-    with Sink(folder, split, scores=stage_split.SCORES, settings_digest="", fuse=Fuse()) as sink:
-        stage_split.build_split(split, sink, recipe)
+    with Sink(folder, split, scores=stage.SCORES, settings_digest="", fuse=Fuse()) as sink:
+        stage.build_split(split, sink, recipe)
         sink.commit()
     return time.process_time() - start
 
@@ -118,10 +118,10 @@ def main() -> None:
             watch = Stopwatch()
             with (
                 watch.around(Tokenizer, "encode", "tokenizer"),
-                watch.around(stage_split, "_check_images", "decoding pictures to check them"),
+                watch.around(stage, "_check_images", "decoding pictures to check them"),
                 watch.around(IndexedShard, "__getitem__", "reading"),
                 watch.around(ShardWriter, "write", "writing and hashing"),
-                watch.around(stage_split, "plan_packs", "planning"),
+                watch.around(stage, "plan_packs", "planning"),
             ):
                 timed = build(Path(temporary) / "again", task, piece, args.tokenizer)
         print(f"\n{task}: {len(rows):,} samples, {tokens:,} tokens of text")

@@ -18,7 +18,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 from cleaners import clip  # noqa: E402
-from corpus.scenes import scene  # noqa: E402
+from pipelines.proof.scenes.scene import scene  # noqa: E402
 
 
 def load(name: str, args) -> clip.Clip:

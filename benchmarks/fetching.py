@@ -29,7 +29,7 @@ import pyarrow as pa  # noqa: E402
 import pyarrow.parquet as pq  # noqa: E402
 from PIL import Image, ImageChops  # noqa: E402
 
-from corpus.scenes import scene  # noqa: E402
+from pipelines.proof.scenes.scene import scene  # noqa: E402
 
 SHORT, LONG = 500, 2500
 

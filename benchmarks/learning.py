@@ -16,10 +16,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from pipelines import learn_report  # noqa: E402
 from pipelines.learn import asking, packing, runs, side_by_side, training  # noqa: E402
-from pipelines.learn_forms import FORMS, Form  # noqa: E402
-from pipelines.learn_report import VARIANTS_FILE  # noqa: E402
+from pipelines.proof import report as learn_report  # noqa: E402
+from pipelines.proof.forms import FORMS, Form  # noqa: E402
+from pipelines.proof.report import VARIANTS_FILE  # noqa: E402
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,8 +19,9 @@ from functools import partial
 from pathlib import Path
 
 from corpus.splits import Split
-from pipelines import job, pages
+from pipelines.engine import job
 from pipelines.render_html import render_split
+from pipelines.work import pages
 from renderers import html as html_renderer
 from renderers import rules
 from renderers.charset import decode_html

@@ -20,8 +20,9 @@ import pymupdf
 from PIL import Image
 
 from corpus.splits import Split
-from pipelines import job, pages
+from pipelines.engine import job
 from pipelines.render_pdf import render_split
+from pipelines.work import pages
 from renderers import rules
 from renderers.encoded import OutputSettings
 from renderers.page import BadDocument

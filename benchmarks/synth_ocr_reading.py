@@ -27,7 +27,7 @@ from synth_ocr.document import compose
 from synth_ocr.fonts import MANIFEST, choose, companion_of, read_manifest
 from synth_ocr.glyphs import load_face
 from synth_ocr.settings import Settings, undistorted
-from trainer.metrics import edit_distance
+from trainer.evaluation.metrics import edit_distance
 
 MODELS = {"en": "eng", "zh": "chi_sim"}
 HEIGHT = 48  # pixels a line is scaled to, as tesseract likes it

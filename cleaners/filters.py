@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cleaners import scripts
-from cleaners.emoji_text import count_emoji, list_emoji
-from cleaners.text_arrays import count_chars, count_words, rows_matching, rows_not_ascii
+from cleaners.text import scripts
+from cleaners.text.arrays import count_chars, count_words, rows_matching, rows_not_ascii
+from cleaners.text.emoji import count_emoji, list_emoji
 
 DETAIL_CHARACTERS = 16
 
@@ -62,7 +62,7 @@ def clip_score(columns: Mapping, rows: np.ndarray, *, language: str, min: float,
 
 
 def language(columns: Mapping, rows: np.ndarray, *, language: str, max_foreign: float) -> Judged:
-    """Rule 4: drop captions with characters that are not the dataset language's. See `cleaners.scripts`."""
+    """Rule 4: drop captions with characters that are not the dataset language's. See `cleaners.text.scripts`."""
     count = np.zeros(len(columns["text"]))
     texts, wide = _beyond_ascii(columns, rows)
     few = rows_matching(texts, scripts.foreign(language)) if len(wide) else wide
@@ -76,7 +76,7 @@ def language(columns: Mapping, rows: np.ndarray, *, language: str, max_foreign: 
 
 
 def emoji(columns: Mapping, rows: np.ndarray, *, language: str, max: float) -> Judged:
-    """Rule 5: drop captions with emoji. See `cleaners.emoji_text`."""
+    """Rule 5: drop captions with emoji. See `cleaners.text.emoji`."""
     count = np.zeros(len(columns["text"]))
     texts, wide = _beyond_ascii(columns, rows)
     count[wide] = count_emoji(texts)

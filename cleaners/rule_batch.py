@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cleaners.text_arrays import as_utf8, count_chars
-from cleaners.text_pattern import Groups, clean_texts
+from cleaners.text.arrays import as_utf8, count_chars
+from cleaners.text.removal import Groups, clean_texts
 
 KEPT, DROPPED = "kept", "dropped"
 NO_TEXT = "no_text"  # the outcome of a caption that is null, or of which nothing is left

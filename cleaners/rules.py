@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cleaners import filters, scripts
-from cleaners.html_text import HTML
-from cleaners.patterns import PATTERNS, patterns_for
+from cleaners import filters
 from cleaners.rule_batch import Batch
-from cleaners.text_pattern import Groups
+from cleaners.text import scripts
+from cleaners.text.html import HTML
+from cleaners.text.patterns import PATTERNS, patterns_for
+from cleaners.text.removal import Groups
 
 ROWS_AT_ONCE = 131_072  # each batch pays some 50 ms to compile its patterns; many more rows outgrow the caches
 MAX_RAW_BYTES = 200_000  # no cleaner looks at a longer caption where `text_length` would drop it anyway
@@ -47,12 +48,12 @@ class Rule:
 
 
 def html(*, language: str) -> Groups:
-    """Rule 7: tags with their attributes, comments, scripts, entities. See `cleaners.html_text`."""
+    """Rule 7: tags with their attributes, comments, scripts, entities. See `cleaners.text.html`."""
     return (HTML,)
 
 
 def patterns(*, language: str, skip: Iterable[str]) -> Groups:
-    """Rule 8: all irregular patterns but those in `skip`. See `cleaners.patterns`."""
+    """Rule 8: all irregular patterns but those in `skip`. See `cleaners.text.patterns`."""
     return patterns_for(language, frozenset(skip))
 
 

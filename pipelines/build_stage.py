@@ -29,8 +29,8 @@ from corpus.ledger import KEPT
 from corpus.mixture import Share, shares
 from corpus.splits import Split
 from corpus.tokens import SPECIALS, load_tokenizer
-from pipelines import job
-from pipelines.stage_split import SCORES, Recipe, build_split
+from pipelines.engine import job
+from pipelines.work.stage import SCORES, Recipe, build_split
 
 MAX_TOKENS = 2048
 MAX_SAMPLE_TOKENS = {1: 512, 2: 2048, 3: 2048}  # Qwen-VL, Table 8

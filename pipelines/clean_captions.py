@@ -27,7 +27,8 @@ from corpus.readers.rows import BadRow, CaptionRow
 from corpus.readers.slices import Slice, detect, plan, plan_arrays, read
 from corpus.records import BadImage, Sample
 from corpus.splits import Sink, Split
-from pipelines import annotated, job, two_pass
+from pipelines.engine import job, two_pass
+from pipelines.work import annotated
 
 ROWS_PER_SPLIT = 20_000
 ROWS_AT_ONCE = 512

@@ -20,7 +20,8 @@ from corpus.readers.rows import BadRow, ChatRow
 from corpus.readers.slices import plan, read
 from corpus.records import BadImage, Sample
 from corpus.splits import Sink, Split
-from pipelines import annotated, job
+from pipelines.engine import job
+from pipelines.work import annotated
 
 ROWS_PER_SPLIT = 10_000
 SCORES = {"turns": pa.int32(), "pictures": pa.int32(), "characters": pa.int32()}

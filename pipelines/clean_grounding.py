@@ -29,7 +29,8 @@ from corpus.readers.rows import BadFile, BadRow, GroundingRow
 from corpus.readers.slices import Slice, detect, plan, read
 from corpus.records import BadImage, Sample
 from corpus.splits import Sink, Split
-from pipelines import annotated, job
+from pipelines.engine import job
+from pipelines.work import annotated
 
 ROWS_PER_SPLIT = 20_000
 ROWS_AT_ONCE = 512

@@ -25,9 +25,10 @@ from corpus.ledger import KEPT
 from corpus.readers import pairs
 from corpus.readers.pairs import Pair
 from corpus.splits import Sink, Split, fingerprint
-from pipelines import job, scoring
-from pipelines.clip_rule import ClipRule
-from pipelines.pair_cleaner import PairCleaner, with_texts
+from pipelines.engine import job
+from pipelines.work import scoring
+from pipelines.work.clip_rule import ClipRule
+from pipelines.work.pairs import PairCleaner, with_texts
 
 ROWS_PER_SPLIT = 1_000_000  # of a parquet file; a fixed number, so that splits do not depend on the workers
 _EXAMPLE = "python pipelines/clean_laion.py --dataset laion-en --input 'raw/*.tar' --output cleaned/laion-en"

@@ -25,7 +25,8 @@ from corpus.readers.slices import Slice, detect, plan, read
 from corpus.readers.text import document
 from corpus.records import Sample
 from corpus.splits import Sink, Split
-from pipelines import annotated, job, two_pass
+from pipelines.engine import job, two_pass
+from pipelines.work import annotated
 
 ROWS_PER_SPLIT = 20_000
 SCORES = {"characters": pa.int64(), "broken": pa.float64()}

@@ -25,7 +25,8 @@ from corpus.readers.rows import BadFile, BadRow, VqaRow
 from corpus.readers.slices import Slice, detect, open_file, plan, plan_files, read
 from corpus.records import BadImage, EncodedImage, Sample, decode_image
 from corpus.splits import Sink, Split
-from pipelines import annotated, job
+from pipelines.engine import job
+from pipelines.work import annotated
 
 ROWS_PER_SPLIT = 20_000
 SCORES = annotated.IMAGE_SCORES | {"answers": pa.int32(), "agreement": pa.float64()}

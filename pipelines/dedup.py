@@ -33,8 +33,9 @@ from corpus.readers.slices import Slice, open_file
 from corpus.records import BadImage, Sample, decode_image, from_members
 from corpus.shards import RawSample, read_shard
 from corpus.splits import Sink, Split
-from pipelines import annotated, job, two_pass
-from pipelines.hash_lists import lines_of, load, store, write_list
+from pipelines.engine import job, two_pass
+from pipelines.work import annotated
+from pipelines.work.hash_lists import lines_of, load, store, write_list
 
 SCORES = {"distance": pa.int32()}  # to the nearest evaluation image, in bits of 255; null above MAX_DISTANCE
 ONE_SAMPLE_PER_IMAGE = ("caption", "grounded_caption", "ocr")  # elsewhere several samples rightly share an image

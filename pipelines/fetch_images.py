@@ -22,11 +22,11 @@ from corpus.ledger import Fuse
 from corpus.readers.rows import BadFile
 from corpus.readers.urls import plan_urls
 from corpus.splits import Split, fingerprint
-from pipelines import job
-from pipelines.fetch_run import fetch_split
-from pipelines.http_answers import ROBOTS
-from pipelines.http_client import Limits
-from pipelines.net_guard import DnsCache
+from pipelines.engine import job
+from pipelines.fetch.answers import ROBOTS
+from pipelines.fetch.client import Limits
+from pipelines.fetch.guard import DnsCache
+from pipelines.fetch.run import fetch_split
 
 ROWS_PER_SPLIT = 10_000
 SCORES = {

@@ -23,8 +23,8 @@ from pathlib import Path
 if __name__ == "__main__":  # run as a script: the checkout's root, not pipelines/, holds the packages
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from pipelines.learn_forms import FORMS, Form
-from pipelines.learn_report import write_report
+from pipelines.proof.forms import FORMS, Form
+from pipelines.proof.report import write_report
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAINS = ("learned", "shuffled")

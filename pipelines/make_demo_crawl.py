@@ -2,8 +2,8 @@
 """Make a small raw crawl of image-text pairs without network or downloads, as img2dataset would have left it.
 
 Photos ship inside installed libraries (scikit-image, matplotlib, imgaug) and are cropped anew for every pair; drawn
-images come from corpus/scenes.py. Captions are English in OUTPUT/en and Chinese in OUTPUT/zh. About a third of the
-pairs carry the dirt that the eight cleaning rules exist for, and a few images are damaged. OUTPUT/dialogues holds
+images come from pipelines/proof/scenes. Captions are English in OUTPUT/en and Chinese in OUTPUT/zh. About a third of
+the pairs carry the dirt that the eight cleaning rules exist for, and a few images are damaged. OUTPUT/dialogues holds
 chat.json, dialogues about drawn scenes in LLaVA's form, and their images.
 """
 
@@ -27,8 +27,8 @@ import pyarrow.parquet as pq
 import yaml
 from PIL import Image
 
-from corpus.scenes import scene
 from corpus.shards import ShardWriter
+from pipelines.proof.scenes.scene import scene
 
 PHOTOS = yaml.safe_load((Path(__file__).parent / "demo_photos.yaml").read_text(encoding="utf-8"))
 

@@ -29,7 +29,7 @@ from corpus.ledger import Counts
 from corpus.records import BadImage, EncodedImage, Sample
 from corpus.shards import IndexedShard
 from corpus.splits import Sink, Split
-from pipelines import job
+from pipelines.engine import job
 from synth_ocr import fonts, settings
 from synth_ocr.document import Line, NoText, Picture, compose
 from synth_ocr.glyphs import Typeface, load_face

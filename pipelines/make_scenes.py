@@ -16,9 +16,9 @@ import pyarrow as pa
 from PIL import features
 
 from corpus.catalog import find, load_catalog
-from corpus.scene_tasks import LEVELS, scene_sample
 from corpus.splits import Sink, Split
-from pipelines import job
+from pipelines.engine import job
+from pipelines.proof.scenes.tasks import LEVELS, scene_sample
 
 CATALOG = Path(__file__).resolve().parent / "scenes.yaml"
 PARTS = ("train", "val")

@@ -12,7 +12,7 @@ if __name__ == "__main__":  # run as a script: the checkout's root, not pipeline
 from corpus.catalog import Dataset, load_catalog
 from corpus.folder import OutputFolder
 from corpus.ledger import Counts
-from pipelines import job
+from pipelines.engine import job
 
 _EXAMPLE = "python pipelines/paper_tables.py cleaned/*"
 # Table 3's rows: the paper's total and the tasks of catalog.yaml that make it up.

@@ -18,7 +18,8 @@ if __name__ == "__main__":  # run as a script: the checkout's root, not pipeline
 from corpus.catalog import find, load_catalog
 from corpus.ledger import Fuse
 from corpus.splits import Sink, Split
-from pipelines import documents, job, pages
+from pipelines.engine import job
+from pipelines.work import documents, pages
 from renderers import rules
 from renderers.encoded import OutputSettings
 from renderers.pdf import PdfSettings

@@ -27,8 +27,8 @@ from corpus.folder import OutputFolder
 from corpus.ledger import DROPPED, KEPT
 from corpus.shards import IndexedShard
 from corpus.splits import Sink, Split
-from pipelines import job
 from pipelines.clean_laion import clean_split, rule_settings
+from pipelines.engine import job
 
 _EXAMPLE = "python pipelines/retune.py cleaned/laion-en --set clip_score.min=0.30 --output cleaned/laion-en-030"
 

@@ -22,8 +22,9 @@ from corpus.catalog import Dataset, find, load_catalog
 from corpus.records import BadImage, Sample, from_members
 from corpus.shards import RawSample, read_shard
 from corpus.splits import Sink, Split, fingerprint
-from pipelines import job, scoring
-from pipelines.report import thumbnail
+from pipelines.engine import job
+from pipelines.engine.report import thumbnail
+from pipelines.work import scoring
 
 SCORES = {"clip_score": pa.float64(), "width": pa.int32(), "height": pa.int32()}
 _THUMBNAILS = 6  # of pairs dropped, in each split

@@ -7,7 +7,7 @@ from pathlib import Path
 if __name__ == "__main__":  # run as a script: the checkout's root, not pipelines/, holds the packages
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from pipelines import cluster
+from pipelines.engine import cluster
 from trainer.__main__ import job_of, make_parser
 
 EXAMPLE = """\

@@ -6,8 +6,8 @@ from pathlib import Path
 from corpus.folder import OutputFolder
 from corpus.ledger import Fuse
 from corpus.records import EncodedImage, Sample
-from corpus.scenes import scene
 from corpus.splits import Sink, Split
+from pipelines.proof.scenes.scene import scene
 
 SIZE = 96
 

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from pipelines import clean_captions, clean_grounding, clean_vqa, job
+from pipelines import clean_captions, clean_grounding, clean_vqa
+from pipelines.engine import job
 from tests.published import evil_pickle, jpeg, outcomes, put_images, refcoco, run_job
 
 

@@ -13,8 +13,9 @@ from corpus.catalog import load_catalog
 from corpus.mixture import copies, positions, shares
 from corpus.packs import StageFolder
 from corpus.records import EncodedImage
-from pipelines import build_stage, stage_split
-from pipelines.job import UserError
+from pipelines import build_stage
+from pipelines.engine.job import UserError
+from pipelines.work import stage
 from tests.cleaned import drawn, sample, write_cleaned
 
 FILES = ("tar", "idx", "parquet")
@@ -105,7 +106,7 @@ def test_same_bytes_for_any_number_of_workers(cleaned, tmp_path, small_splits):
 
 def test_interrupted_and_run_again(cleaned, tmp_path, small_splits, monkeypatch):
     whole = bytes_of(build(cleaned, tmp_path / "whole", "--dataset", "gqa", "grit"))
-    real, calls = stage_split.build_split, []
+    real, calls = stage.build_split, []
 
     def dies(split, sink, recipe):
         calls.append(split.id)

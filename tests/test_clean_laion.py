@@ -19,7 +19,8 @@ from corpus.ledger import BlownFuse, Fuse
 from corpus.readers.pairs import table_layout
 from corpus.records import from_members
 from corpus.shards import IndexedShard, ShardWriter
-from pipelines import clean_laion, job
+from pipelines import clean_laion
+from pipelines.engine import job
 from pipelines.make_demo_crawl import make_pair, write_shard
 
 CAPTION = "A man walks along the beach"

@@ -8,7 +8,8 @@ import pytest
 
 from corpus.records import decode_image, image_header
 from corpus.shards import ShardWriter
-from pipelines import clean_captions, clean_chat, clean_grounding, clean_text, clean_vqa, dedup, job
+from pipelines import clean_captions, clean_chat, clean_grounding, clean_text, clean_vqa, dedup
+from pipelines.engine import job
 from tests.published import BEES, grit, jpeg, outcomes, put_images, put_json, refcoco, run_job, samples
 from tests.test_vqa import ai2d_files
 

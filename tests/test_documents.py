@@ -9,8 +9,8 @@ import pytest
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
-from pipelines import documents
-from pipelines.documents import HTML, PDF, Kind
+from pipelines.work import documents
+from pipelines.work.documents import HTML, PDF, Kind
 
 PAGE = b"<html><p>some words on a page</p></html>"
 

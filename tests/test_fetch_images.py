@@ -19,7 +19,7 @@ from corpus.readers.urls import UrlRow, plan_urls, read_urls
 from corpus.records import from_members, image_header
 from corpus.shards import IndexedShard
 from pipelines import fetch_images
-from pipelines.ordered import Spool, in_order
+from pipelines.fetch.ordered import Spool, in_order
 from tests.bad_server import BadServer, jpeg
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines import http_answers, http_client, net_guard
-from pipelines.http_answers import ROBOTS, FetchError, forbidding_directive, retry_after
-from pipelines.http_client import Client, Limits
-from pipelines.net_guard import DnsCache, ForbiddenAddress, GuardedResolver, why_forbidden
+from pipelines.fetch import answers as http_answers
+from pipelines.fetch import client as http_client
+from pipelines.fetch import guard as net_guard
+from pipelines.fetch.answers import ROBOTS, FetchError, forbidding_directive, retry_after
+from pipelines.fetch.client import Client, Limits
+from pipelines.fetch.guard import DnsCache, ForbiddenAddress, GuardedResolver, why_forbidden
 from tests.bad_server import BadServer, jpeg
 
 PUBLIC = "127.0.0.2"  # stands for a public server in the tests that keep the loopback network forbidden

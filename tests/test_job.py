@@ -12,7 +12,7 @@ from corpus.folder import OutputFolder, SettingsDiffer
 from corpus.ledger import BlownFuse, Fuse
 from corpus.records import Sample
 from corpus.splits import Split, fingerprint
-from pipelines import job
+from pipelines.engine import job
 
 SCORES = {"length": pa.float64()}
 

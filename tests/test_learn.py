@@ -10,12 +10,12 @@ import torch
 from benchmarks import learning, learning_patches
 from corpus import formats
 from corpus.pieces import text_of
-from corpus.scene_tasks import LEVELS, scene_sample
 from pipelines.learn import learn, side_by_side
-from pipelines.learn_forms import FORMS, TASKS
-from pipelines.learn_report import compare
+from pipelines.proof.forms import FORMS, TASKS
+from pipelines.proof.report import compare
+from pipelines.proof.scenes.tasks import LEVELS, scene_sample
 from trainer import adapter, attention, vision
-from trainer.scores import score_all
+from trainer.evaluation.scores import score_all
 from trainer.sizes import TOWERS
 
 
@@ -144,7 +144,7 @@ def test_windows_keep_what_happens_in_one_from_the_others(unpatched):
 
 def test_a_swapped_box_scores_nothing():
     """The score, not the reader of the table, must notice."""
-    from trainer.questions import Question
+    from trainer.evaluation.questions import Question
 
     question = Question(key="q", task="referring", metric="iou", image=None, references=[[0, 0, 28, 56]])
     answers = {"<box>(0,0),(250,500)</box>": 100, "<box>(0,0),(500,250)</box>": 0}

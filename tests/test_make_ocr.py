@@ -14,7 +14,8 @@ from PIL import Image
 
 from corpus.records import from_members
 from corpus.shards import IndexedShard
-from pipelines import job, make_ocr
+from pipelines import make_ocr
+from pipelines.engine import job
 from synth_ocr import fonts
 
 ROOT = Path(__file__).resolve().parent.parent

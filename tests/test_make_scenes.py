@@ -8,10 +8,10 @@ import pytest
 from corpus.catalog import load_catalog
 from corpus.formats import Formatted, format_sample
 from corpus.geometry import iou
-from corpus.scene_tasks import KINDS, LEVELS, draw, scene_sample
 from pipelines import make_scenes
+from pipelines.proof.scenes.tasks import KINDS, LEVELS, draw, scene_sample
 from tests import published
-from trainer.questions import load_shards
+from trainer.evaluation.questions import load_shards
 
 EASY = LEVELS["easy"] | {"size": 32}
 

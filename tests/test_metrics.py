@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.cider import cider, tokenize
-from trainer.metrics import (
+from trainer.evaluation.cider import cider, tokenize
+from trainer.evaluation.metrics import (
     anls,
     box_match,
     edit_distance,

@@ -3,7 +3,8 @@
 import pytest
 
 from corpus.catalog import load_catalog
-from pipelines import clean_vqa, dedup, job, paper_tables
+from pipelines import clean_vqa, dedup, paper_tables
+from pipelines.engine import job
 from tests.published import put_images, put_json, run_job
 
 

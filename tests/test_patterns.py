@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from selectolax.lexbor import LexborHTMLParser
 
-from cleaners import text_pattern
-from cleaners.html_text import HTML
-from cleaners.patterns import GROUPS, PATTERNS, patterns_for
 from cleaners.rules import RULES
-from cleaners.text_pattern import MAX_ROUNDS, clean_texts
-from cleaners.text_unicode import NOT_NFC
+from cleaners.text import removal as text_pattern
+from cleaners.text.html import HTML
+from cleaners.text.patterns import GROUPS, PATTERNS, patterns_for
+from cleaners.text.removal import MAX_ROUNDS, clean_texts
+from cleaners.text.unicode import NOT_NFC
 
 ALL = {pattern.name: pattern for pattern in (*HTML, *PATTERNS.values())}
 EVERYTHING = {language: (HTML, *patterns_for(language)) for language in ("en", "zh")}

@@ -151,7 +151,8 @@ cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 1, "object_
 second = cluster.add_node(num_cpus=1, object_store_memory=80 << 20)
 cluster.wait_for_nodes()
 os.environ["RAY_ADDRESS"] = cluster.address
-from pipelines import clean_laion, job
+from pipelines import clean_laion
+from pipelines.engine import job
 def slowly(split, sink, *rest, **options):
     time.sleep(1)
     return real(split, sink, *rest, **options)

@@ -19,7 +19,9 @@ from corpus.formats import ocr
 from corpus.pieces import IMAGE, TEXT
 from corpus.records import from_members
 from corpus.shards import IndexedShard
-from pipelines import documents, job, pages, render_html, render_pdf
+from pipelines import render_html, render_pdf
+from pipelines.engine import job
+from pipelines.work import documents, pages
 from renderers import chromium, rules
 from renderers.encoded import OutputSettings
 from renderers.ink import ink_report, luminance

@@ -7,7 +7,8 @@ from unittest.mock import patch
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import job, retune
+from pipelines import retune
+from pipelines.engine import job
 from tests.test_clean_laion import CAPTION, clean, jpeg, outcomes, read_folder, shard
 
 

@@ -12,9 +12,10 @@ from emoji import EMOJI_DATA, emoji_list
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cleaners import rules, scripts
-from cleaners.emoji_text import MARKS, TEXT_FIRST, count_emoji
-from cleaners.text_arrays import as_utf8, count_words, rows_with_run
+from cleaners import rules
+from cleaners.text import scripts
+from cleaners.text.arrays import as_utf8, count_words, rows_with_run
+from cleaners.text.emoji import MARKS, TEXT_FIRST, count_emoji
 
 ALL = {name: {} for name in rules.RULES if name != "special_tags"}
 GOOD = "A red barn beside the lake"

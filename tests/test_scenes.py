@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from corpus.scene_names import BACKGROUNDS, COLOURS, NUMBERS, SHAPES
-from corpus.scenes import KINDS, scene
+from pipelines.proof.scenes.names import BACKGROUNDS, COLOURS, NUMBERS, SHAPES
+from pipelines.proof.scenes.scene import KINDS, scene
 
 seeds = st.integers(0, 10**9)
 

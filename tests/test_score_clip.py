@@ -14,9 +14,9 @@ from PIL import Image
 from cleaners import clip
 from corpus.catalog import DEFAULT
 from corpus.records import BadImage, EncodedImage, Sample, from_members, to_members
-from corpus.scenes import scene
 from corpus.shards import IndexedShard, ShardWriter
 from pipelines import clean_laion, fetch_images, score_clip
+from pipelines.proof.scenes.scene import scene
 from tests.bad_server import reply
 
 torch = pytest.importorskip("torch")
@@ -137,7 +137,7 @@ def test_fingerprints_follow_the_weights(tmp_path):
 
 
 def test_the_training_script_makes_a_model_that_open_clip_reads_and_that_learns(tmp_path):
-    from cleaners import train_tiny_clip as train
+    from pipelines import train_tiny_clip as train
 
     model, transform, tokenize = train.build(tmp_path, None)
     tokens = tokenize(["a red circle", "左边有一个小的绿色心形" * 9])
@@ -156,7 +156,7 @@ def test_the_training_script_makes_a_model_that_open_clip_reads_and_that_learns(
 
 
 def test_pairs_of_one_subject_are_no_mismatches():
-    from cleaners.train_tiny_clip import auc, contrastive_loss, others
+    from pipelines.train_tiny_clip import auc, contrastive_loss, others
 
     features = torch.nn.functional.normalize(torch.eye(4)[[0, 0, 1, 2]], dim=1)
     assert contrastive_loss(features, features, ["a", "a", "b", "c"], 50.0) < 1e-6

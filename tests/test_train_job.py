@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import cluster, train
+from pipelines import train
+from pipelines.engine import cluster
 from tests.tiny_stage import make_stage
 from trainer.progress import read_metrics
 

@@ -11,9 +11,9 @@ from corpus.formats import format_sample
 from corpus.packs import CORPUS, FORMAT, TOKENIZER, corpus_digest, pack_members
 from corpus.pieces import Encoder
 from corpus.records import TASKS, EncodedImage, Sample
-from corpus.scenes import scene
 from corpus.shards import ShardWriter
 from corpus.tokens import load_tokenizer
+from pipelines.proof.scenes.scene import scene
 
 QUERIES = 16
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"

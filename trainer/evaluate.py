@@ -17,12 +17,12 @@ from corpus.geometry import normalise
 from corpus.readers.images import open_images
 from corpus.readers.rows import BadFile
 from corpus.records import decode_image
-from trainer.benchmarks import BENCHMARKS, load
 from trainer.checkpoint import write_json
-from trainer.predictions import images_of, predict, read_predictions, unanswered
+from trainer.evaluation.benchmarks import BENCHMARKS, load
+from trainer.evaluation.predictions import images_of, predict, read_predictions, unanswered
+from trainer.evaluation.questions import Question, load_shards
+from trainer.evaluation.scores import print_scores, score_all, write_report
 from trainer.prompts import BadPrompt, Prompt, ask, dialogue
-from trainer.questions import Question, load_shards
-from trainer.scores import print_scores, score_all, write_report
 
 EXAMPLE = """\
 examples:

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from corpus.folder import OutputFolder
 from corpus.splits import Sink, Split
-from pipelines import job
+from pipelines.engine import job
 
 
 def first_pass(

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
-from corpus.scene_brush import SCALE, Brush, PrintedWord, Thing, jitter
-from corpus.scene_names import BACKGROUNDS, COLOURS, NUMBERS, PLACES, PLURALS, RELATIONS, SHAPES, WORDS
-from corpus.scene_shapes import bounds
+from pipelines.proof.scenes.brush import SCALE, Brush, PrintedWord, Thing, jitter
+from pipelines.proof.scenes.names import BACKGROUNDS, COLOURS, NUMBERS, PLACES, PLURALS, RELATIONS, SHAPES, WORDS
+from pipelines.proof.scenes.shapes import bounds
 
 KINDS = ("single", "group", "pair", "several", "word", "sign")
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from corpus.records import BadImage, decode_image
-from trainer.questions import Question
+from trainer.evaluation.questions import Question
 
 # A predictor answers a batch: for each question, the images' bytes -> a record with "answer", the raw text.
 Predictor = Callable[[Sequence[Question], Sequence[list[bytes]]], list[dict]]

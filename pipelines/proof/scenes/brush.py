@@ -8,8 +8,8 @@ from functools import lru_cache
 
 from PIL import Image, ImageDraw, ImageFont
 
-from corpus.scene_names import BACKGROUNDS, COLOURS
-from corpus.scene_shapes import DRAW
+from pipelines.proof.scenes.names import BACKGROUNDS, COLOURS
+from pipelines.proof.scenes.shapes import DRAW
 
 SCALE = 2  # drawn at twice the size and reduced, which smooths edges without moving them
 _MARGIN = 0.02

@@ -17,8 +17,8 @@ from functools import partial
 import aiohttp
 from yarl import URL
 
-from pipelines.http_answers import AGENT, ROBOTS, FetchError, forbidding_directive, read_body, retry_after
-from pipelines.net_guard import (
+from pipelines.fetch.answers import AGENT, ROBOTS, FetchError, forbidding_directive, read_body, retry_after
+from pipelines.fetch.guard import (
     DnsCache,
     ForbiddenAddress,
     GuardedResolver,

@@ -10,9 +10,9 @@ import ftfy
 import pyarrow.compute as pc
 from ftfy.badness import BADNESS_RE
 
-from cleaners.emoji_text import PICTURES, TEXT_FIRST, character_class
-from cleaners.text_arrays import each
-from cleaners.text_pattern import Pattern
+from cleaners.text.arrays import each
+from cleaners.text.emoji import PICTURES, TEXT_FIRST, character_class
+from cleaners.text.removal import Pattern
 
 
 def _badness() -> str:

@@ -10,9 +10,9 @@ from functools import cache
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cleaners.text_arrays import each, rows_with_run
-from cleaners.text_pattern import Groups, Pattern
-from cleaners.text_unicode import BROKEN_UNICODE
+from cleaners.text.arrays import each, rows_with_run
+from cleaners.text.removal import Groups, Pattern
+from cleaners.text.unicode import BROKEN_UNICODE
 
 # --- Words that say where a picture was offered, not what it shows ---
 

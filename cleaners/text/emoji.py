@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from emoji import EMOJI_DATA
 
-from cleaners.text_arrays import rows_matching, rows_not_ascii
+from cleaners.text.arrays import rows_matching, rows_not_ascii
 
 MARKS = "©®™"
 HEARTS_FACES_HANDS = "❤❣☺☹☠☝✌✍⛹☃"

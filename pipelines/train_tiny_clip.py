@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Train the tiny CLIP that ships in cleaners/tiny_clip, on scenes drawn as it goes.
 
 It exists so that tests and the demo score image-text pairs with a real model that costs nothing to download. It
@@ -5,8 +6,8 @@ knows shapes, colours, counts, positions and printed words in English and Chines
 that it is shown: those of the demo crawl. The output is an ordinary open_clip folder (`local-dir:`): config, tokenizer
 and fp16 safetensors.
 
-    python -m cleaners.train_tiny_clip --output scenes_clip
-    python -m cleaners.train_tiny_clip --init scenes_clip --photos pipelines/demo_photos.yaml \\
+    python pipelines/train_tiny_clip.py --output scenes_clip
+    python pipelines/train_tiny_clip.py --init scenes_clip --photos pipelines/demo_photos.yaml \\
         --steps 100 --lr 5e-4 --output cleaners/tiny_clip
 """
 
@@ -16,11 +17,15 @@ import json
 import math
 import random
 import shutil
+import sys
 import time
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+
+if __name__ == "__main__":  # run as a script: the checkout's root, not pipelines/, holds the packages
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import numpy as np
 import torch
@@ -30,7 +35,7 @@ from PIL import Image
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from cleaners.clip import encode_text
-from corpus.scenes import scene
+from pipelines.proof.scenes.scene import scene
 
 MODEL = {
     "embed_dim": 128,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import partial
 
 from cleaners import clip
-from pipelines import job
+from pipelines.engine import job
 
 
 def add_flags(parser: argparse.ArgumentParser, *, required: bool = False) -> None:

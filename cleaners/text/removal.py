@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cleaners.text_arrays import map_rows, put_rows, rows_matching, rows_not_ascii, rows_with_bytes
+from cleaners.text.arrays import map_rows, put_rows, rows_matching, rows_not_ascii, rows_with_bytes
 
 FEW = 2_000  # below it, compiling a gate takes longer than asking every pattern
 MAX_ROUNDS = 8  # markup in markup in markup: no honest caption needs more than three

@@ -1,4 +1,4 @@
-"""The shapes of `corpus.scenes`: each is drawn into a box and reports the exact bounds of what it drew."""
+"""The shapes of scenes: each is drawn into a box and reports the exact bounds of what it drew."""
 
 import math
 from collections.abc import Callable, Sequence

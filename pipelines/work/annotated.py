@@ -19,7 +19,7 @@ from corpus.readers.rows import BadFile, ImageRef
 from corpus.readers.slices import Slice
 from corpus.records import BadImage, EncodedImage, decode_image, image_header
 from corpus.splits import Sink, Split, fingerprint
-from pipelines import job
+from pipelines.engine import job
 
 IMAGE_SCORES = {"width": pa.int32(), "height": pa.int32()}
 GUARD_RULES = ["split", "image_missing", "excluded_image", "near_excluded_image"]
@@ -70,7 +70,7 @@ def user_errors() -> Iterator[None]:
 
 
 def as_work(function: Callable, **options) -> Callable:
-    """Return `work(split, sink)` for `pipelines.job.run`, with the errors of `user_errors`."""
+    """Return `work(split, sink)` for `pipelines.engine.job.run`, with the errors of `user_errors`."""
 
     def work(split: Split, sink: Sink) -> None:
         with user_errors():

@@ -11,7 +11,7 @@ from corpus.folder import OutputFolder
 from corpus.readers.slices import open_file
 from corpus.records import IMAGE_EXTENSIONS, BadImage, decode_image
 from corpus.shards import RawSample, read_shard
-from pipelines import job
+from pipelines.engine import job
 
 
 def write_list(path: str, images: Sequence[str]) -> None:

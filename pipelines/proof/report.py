@@ -8,10 +8,10 @@ from pathlib import Path
 
 from corpus.parsing import parse_text
 from trainer import plot
-from trainer.predictions import images_of, read_predictions
+from trainer.evaluation.predictions import images_of, read_predictions
+from trainer.evaluation.questions import load_shards
+from trainer.evaluation.scores import case
 from trainer.progress import read_metrics
-from trainer.questions import load_shards
-from trainer.scores import case
 
 VARIANTS_FILE = "variants.json"  # what benchmarks/learning.py found, where it has run
 EXAMPLES = 16  # answers shown of each task: the first, whatever they are
@@ -61,7 +61,7 @@ def print_table(scores: dict[str, dict], rows: dict[str, dict]) -> None:
 
 
 def _examples(out: Path, folder: Path) -> dict[str, list[dict]]:
-    """The first answers of each task, as trainer.scores shows them."""
+    """The first answers of each task, as trainer.evaluation.scores shows them."""
     answers = read_predictions([folder / "predictions-000-of-001.jsonl"])
     each = json.loads((folder / "scores.json").read_text())["each"]
     shown: dict[str, list[dict]] = {}
@@ -82,7 +82,7 @@ def _readable(answer: str) -> str:
 def _write_page(out: Path, scores: dict, rows: dict, examples: dict) -> None:
     import jinja2
 
-    template = (Path(__file__).parent / "learn.html.jinja").read_text(encoding="utf-8")
+    template = (Path(__file__).parent / "report.html.jinja").read_text(encoding="utf-8")
     curve = base64.b64encode((out / "convergence.png").read_bytes()).decode()
     page = jinja2.Environment(autoescape=True, trim_blocks=True).from_string(template)
     found = out / VARIANTS_FILE

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 START_ATTEMPTS = 3
 MAX_RETRIES = 5  # of a split whose worker or node died; an exception in our code is never retried
 

@@ -8,7 +8,7 @@ have a rule of their own and are allowed here. What nobody can read is foreign: 
 
 from functools import cache
 
-from cleaners.emoji_text import EMOJI_RANGES
+from cleaners.text.emoji import EMOJI_RANGES
 
 Ranges = tuple[tuple[int, int], ...]
 

@@ -12,7 +12,7 @@ from corpus.readers import captions, grounding, vqa
 from corpus.readers.refs_pickle import load_refs
 from corpus.readers.rows import BadFile, BadRow, GroundingRow, ImageRef, VqaRow
 from corpus.readers.slices import detect, plan, read
-from trainer.questions import Question
+from trainer.evaluation.questions import Question
 
 CAPTION_PROMPT = "Descripe the image in English:"  # so spelt in the paper
 LETTERS = "ABCDEFGHIJ"

@@ -14,8 +14,8 @@ from corpus.readers import pairs
 from corpus.readers.pairs import Pair
 from corpus.records import BadImage, EncodedImage, Sample, decode_image
 from corpus.splits import Sink, Split
-from pipelines.clip_rule import ClipRule
-from pipelines.report import thumbnail
+from pipelines.engine.report import thumbnail
+from pipelines.work.clip_rule import ClipRule
 
 THUMBNAILS_PER_RULE = 3  # in each split
 

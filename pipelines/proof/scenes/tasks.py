@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 from corpus.records import EncodedImage, Sample
-from corpus.scene_brush import Thing
-from corpus.scene_names import COLOURS, PLURALS, SHAPES, WORDS
-from corpus.scenes import Scene, scene
+from pipelines.proof.scenes.brush import Thing
+from pipelines.proof.scenes.names import COLOURS, PLURALS, SHAPES, WORDS
+from pipelines.proof.scenes.scene import Scene, scene
 
 # What may be drawn for each task. Referring needs phrases that fit one thing, ocr needs words.
 KINDS = {
@@ -24,7 +24,7 @@ KINDS = {
     "ocr": ("word", "sign"),
     "chat": ("single", "pair", "several", "word"),
 }
-# How hard the scenes are: arguments of corpus.scenes.scene.
+# How hard the scenes are: arguments of pipelines.proof.scenes.scene.scene.
 _EASY = {
     "size": 112, "shapes": ("circle", "square", "triangle", "cross"), "colours": ("red", "green", "blue", "black"),
     "words": ("BUS", "CAFE", "EXIT", "HOT", "NEW", "OPEN", "SALE", "STOP", "TAXI", "PARK"), "max_objects": 2,
@@ -39,7 +39,7 @@ LEVELS: dict[str, dict] = {
 
 
 def scene_sample(task: str, seed: str, key: str, dataset: str, settings: Mapping, shuffled: bool = False) -> Sample:
-    """Draw the sample of a seed. `settings` is one of LEVELS, or arguments of corpus.scenes.scene like it.
+    """Draw the sample of a seed. `settings` is one of LEVELS, or arguments of `scene.scene` like it.
 
     shuffled: show the pictures of another seed. From such samples a model learns how answers are distributed, and
     nothing about pictures.

@@ -9,10 +9,10 @@ from PIL import Image
 
 from corpus.parsing import Parsed, parse_text
 from corpus.records import decode_image
-from trainer import metrics
-from trainer.cider import cider
 from trainer.draw import outlines
-from trainer.questions import Question
+from trainer.evaluation import metrics
+from trainer.evaluation.cider import cider
+from trainer.evaluation.questions import Question
 
 WORST = 48  # cases shown per task
 PICTURE_SIDE = 320  # pixels

@@ -14,8 +14,8 @@ from html.entities import html5
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cleaners.text_arrays import each
-from cleaners.text_pattern import Pattern
+from cleaners.text.arrays import each
+from cleaners.text.removal import Pattern
 
 # Elements that stand inside a word or line leave nothing behind ("<b>B</b>ig" is "Big"), all others a space.
 INLINE = (

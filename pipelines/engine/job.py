@@ -13,8 +13,9 @@ from corpus.catalog import CatalogError
 from corpus.folder import VERSION, OutputFolder, SettingsDiffer, digest
 from corpus.ledger import BlownFuse, Counts, Fuse
 from corpus.splits import Sink, Split
-from pipelines import cluster
-from pipelines.progress import Progress
+from pipelines.engine import cluster
+from pipelines.engine.progress import Progress
+from pipelines.engine.report import print_funnel, write_report
 
 
 class UserError(Exception):
@@ -155,8 +156,6 @@ def _divide(
 
 
 def _finish(folder: OutputFolder) -> Counts:
-    from pipelines.report import print_funnel, write_report
-
     summary = write_report(folder)
     print_funnel(summary)
     print(f"\nreport: {folder.url}/report.html")

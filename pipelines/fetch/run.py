@@ -22,10 +22,10 @@ from corpus.readers.urls import UrlRow, read_urls
 from corpus.records import BadImage, EncodedImage, Sample, decode_image, from_members, image_header
 from corpus.shards import IndexedShard
 from corpus.splits import Sink, Split
-from pipelines.http_answers import FetchError
-from pipelines.http_client import Client, Limits
-from pipelines.net_guard import DnsCache
-from pipelines.ordered import Spool, in_order
+from pipelines.fetch.answers import FetchError
+from pipelines.fetch.client import Client, Limits
+from pipelines.fetch.guard import DnsCache
+from pipelines.fetch.ordered import Spool, in_order
 
 HOST_FAILURES = 20  # in a row; then the host's further rows of the split are not asked for
 LOST_HOSTS = 200  # one after another, none of them reachable: it is our network that is down

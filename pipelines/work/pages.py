@@ -7,8 +7,8 @@ import pyarrow as pa
 
 from corpus.records import EncodedImage, Sample
 from corpus.splits import Sink, Split
-from pipelines import job
-from pipelines.documents import Document
+from pipelines.engine import job
+from pipelines.work.documents import Document
 from renderers import rules
 
 THUMBNAILS_PER_RULE = 6  # in each split

@@ -1,0 +1,238 @@
+"""Reports of an output folder, finished or not, made from its ledgers and shards."""
+
+import base64
+import io
+import json
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import jinja2
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from corpus.folder import OutputFolder
+from corpus.ledger import BASE, DROPPED, ERROR, KEPT, Counts
+from corpus.records import BadImage, Sample, decode_image, from_members
+from corpus.shards import IndexedShard
+
+EXAMPLES_PER_RULE = 12
+SAMPLED_ROWS = 200_000  # histograms are drawn from at most this many rows
+BINS = 40
+THUMBNAIL_SIDE = 128
+_SPLITS_LOOKED_AT = 20  # examples come from splits spread evenly over the folder
+
+
+@dataclass
+class Summary:
+    """What a report shows: counts, funnel, histograms of measured values, examples by rule."""
+
+    settings: dict
+    counts: Counts
+    splits: int
+    seconds: float
+    changed: int  # rows whose text a cleaner changed
+    funnel: list[dict]  # rule, rows_in, dropped, percent of rows_in
+    histograms: list[dict] = field(default_factory=list)  # name, counts [BINS], low, high, thresholds
+    examples: dict[str, list[dict]] = field(default_factory=dict)  # outcome or rule -> rows with thumbnails
+
+
+def summarise(folder: OutputFolder) -> Summary:
+    """Read manifests, ledgers and a few samples; check the conservation law over the whole folder."""
+    settings, manifests = folder.settings(), folder.manifests()
+    counts = sum((m.counts for m in manifests.values()), Counts())
+    counts.check(folder.url)
+    seconds = sum(manifest.seconds for manifest in manifests.values())
+    changed = sum(_changed(folder, split) for split in manifests)
+    summary = Summary(settings, counts, len(manifests), seconds, changed, _funnel(counts, settings))
+    looked_at = _spread(sorted(manifests), _SPLITS_LOOKED_AT)
+    ledgers = {split: _ledger_head(folder, split, SAMPLED_ROWS // len(looked_at)) for split in looked_at}
+    if ledgers:
+        rows = pa.concat_tables(ledgers.values())
+        summary.histograms = _histograms(rows, settings.get("thresholds", {}))
+        summary.examples = {"kept": list(_kept_examples(folder, ledgers))} | _ledger_examples(rows, settings)
+    return summary
+
+
+def write_report(folder: OutputFolder) -> Summary:
+    """Write report.html and report.json into the folder."""
+    summary = summarise(folder)
+    numbers = asdict(summary) | {"examples": None}
+    folder.write("report.json", json.dumps(numbers, indent=1, ensure_ascii=False).encode())
+    folder.write("report.html", _template().render(report=summary, bins=BINS).encode())
+    return summary
+
+
+def print_funnel(summary: Summary) -> None:
+    """Print the funnel as a table: rule, rows in, dropped, per cent; then errors and what was kept."""
+    counts = summary.counts
+    print(f"\n{'rule':<22}{'in':>14}{'dropped':>14}{'%':>8}")
+    for line in summary.funnel:
+        print(f"{line['rule']:<22}{line['rows_in']:>14,}{line['dropped']:>14,}{line['percent']:>8.2f}")
+    if summary.changed:
+        print(f"{'(cleaners changed)':<36}{summary.changed:>14,}{_percent(summary.changed, counts.rows):>8.2f}")
+    for kind, number in counts.errors.items():
+        print(f"{'error: ' + kind:<36}{number:>14,}{_percent(number, counts.rows):>8.2f}")
+    print(f"{'kept':<22}{counts.rows:>14,}{counts.kept:>14,}{_percent(counts.kept, counts.rows):>8.2f}")
+    paper = summary.settings.get("paper") or {}
+    if paper.get("original"):
+        share = _percent(paper["cleaned"], paper["original"])
+        print(f"{'the paper kept':<22}{paper['original']:>14,}{paper['cleaned']:>14,}{share:>8.2f}")
+
+
+def _funnel(counts: Counts, settings: dict) -> list[dict]:
+    configured = settings.get("rules", {}).keys() & set(settings.get("order", []))
+    rules = _in_order(configured | counts.dropped.keys(), settings)
+    left, lines = counts.rows - sum(counts.errors.values()), []
+    for rule in rules:
+        dropped = counts.dropped.get(rule, 0)
+        lines.append({"rule": rule, "rows_in": left, "dropped": dropped, "percent": _percent(dropped, left)})
+        left -= dropped
+    return lines
+
+
+def _percent(part: int, whole: int) -> float:
+    return round(100 * part / whole, 2) if whole else 0.0
+
+
+def _spread(items: list, number: int) -> list:
+    if len(items) <= number:
+        return items
+    return [items[i * len(items) // number] for i in range(number)]
+
+
+def _ledger_head(folder: OutputFolder, split: str, rows: int) -> pa.Table:
+    with folder.fs.open(folder.path(f"{split}.parquet"), "rb") as file:
+        parquet = pq.ParquetFile(file)
+        batches = []
+        for batch in parquet.iter_batches(batch_size=min(rows, 65_536)):
+            batches.append(batch)
+            if sum(b.num_rows for b in batches) >= rows:
+                break
+        return pa.Table.from_batches(batches, schema=parquet.schema_arrow)
+
+
+def _histograms(rows: pa.Table, thresholds: dict) -> list[dict]:
+    numeric = [f.name for f in rows.schema if f.name not in BASE.names and pa.types.is_floating(f.type)]
+    numeric += [f.name for f in rows.schema if f.name not in BASE.names and pa.types.is_integer(f.type)]
+    made = [_histogram(name, rows[name], thresholds.get(name, [])) for name in numeric]
+    return [histogram for histogram in made if histogram]
+
+
+def _histogram(name: str, column: pa.ChunkedArray, thresholds: list[float]) -> dict | None:
+    values = column.drop_null().to_numpy().astype(float)
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return None
+    low, high = np.quantile(values, [0.005, 0.995])
+    low, high = min(low, *thresholds, high), max(high, *thresholds, low)
+    high = high if high > low else low + 1
+    counts, _ = np.histogram(values.clip(low, high), bins=BINS, range=(low, high))
+    return {
+        "name": name, "counts": counts.tolist(), "low": float(low), "high": float(high),
+        "thresholds": thresholds, "rows": len(values),
+    }  # fmt: skip
+
+
+def _changed(folder: OutputFolder, split: str) -> int:
+    with folder.fs.open(folder.path(f"{split}.parquet"), "rb") as file:
+        metadata = pq.ParquetFile(file).metadata
+    column = metadata.schema.to_arrow_schema().get_field_index("text_after")
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    return sum(group.num_rows - group.column(column).statistics.null_count for group in groups)
+
+
+def _ledger_examples(rows: pa.Table, settings: dict) -> dict[str, list[dict]]:
+    """Rows that cleaners changed, rows dropped by each rule in the order of the funnel, and errors by kind."""
+    rows = rows.select([name for name in BASE.names if name != "row"])
+    is_kept = pc.equal(rows["outcome"], KEPT)
+    examples = {"kept, after cleaning": _examples(rows.filter(pc.and_(is_kept, pc.is_valid(rows["text_after"]))))}
+    for outcome, title in ((DROPPED, "{}"), (ERROR, "error: {}")):
+        of_outcome = rows.filter(pc.equal(rows["outcome"], outcome))
+        for rule in _in_order(pc.unique(of_outcome["rule"]).to_pylist(), settings):
+            examples[title.format(rule)] = _examples(of_outcome.filter(pc.equal(of_outcome["rule"], rule)))
+    return examples
+
+
+def _in_order(rules: Collection[str], settings: dict) -> list[str]:
+    order = settings.get("order", [])
+    return [rule for rule in order if rule in rules] + sorted(set(rules) - set(order))
+
+
+def _examples(table: pa.Table) -> list[dict]:
+    # Rows with a picture first: few have one.
+    first = pc.sort_indices(pc.is_null(table["thumbnail"]))[:EXAMPLES_PER_RULE]
+    return [_example(row) for row in table.take(first).to_pylist()]
+
+
+def _example(row: dict) -> dict:
+    data = row.pop("thumbnail")
+    return row | {"image": _data_uri(data) if data else None, "shapes": []}
+
+
+def _kept_examples(folder: OutputFolder, ledgers: dict[str, pa.Table]) -> Iterator[dict]:
+    names, shown = set(folder.names()), 0
+    for split, ledger in ledgers.items():
+        if f"{split}.tar" not in names:
+            kept = ledger.filter(pc.equal(ledger["outcome"], KEPT)).select(["key", "text_before", "text_after"])
+            yield from ({"image": None, "shapes": [], **row} for row in kept.slice(0, 2).to_pylist())
+            continue
+        shard = IndexedShard(f"{folder.url}/{split}.tar")
+        for i in _spread(list(range(len(shard))), max(1, 2 * EXAMPLES_PER_RULE // len(ledgers))):
+            if shown < 2 * EXAMPLES_PER_RULE:
+                shown += 1
+                yield _kept_example(shard[i][1])
+
+
+def _kept_example(members: dict[str, bytes]) -> dict:
+    try:
+        sample = from_members(members)
+    except ValueError:  # a pack, not a sample: show_packs.py shows those
+        return {"key": "", "text_before": str(sorted(members)), "image": None, "shapes": []}
+    side = 2 * THUMBNAIL_SIDE if sample.annotations else THUMBNAIL_SIDE
+    image = thumbnail(sample.images[0].data, side) if sample.images else None
+    return {
+        "key": sample.key, "text_before": _words(sample)[:600], "image": _data_uri(image) if image else None,
+        "width": sample.width, "height": sample.height, "shapes": list(_shapes(sample.annotations)),
+    }  # fmt: skip
+
+
+def _words(sample: Sample) -> str:
+    notes = sample.annotations
+    if "question" in notes:
+        return f"{notes['question']} — {notes.get('answer', '')}"
+    if "turns" in notes:
+        return "\n".join(f"{turn['role']}: {turn['text']}" for turn in notes["turns"])
+    return sample.text or "\n".join(line["text"] for line in notes.get("lines", []))
+
+
+def _shapes(annotations: dict) -> Iterator[str]:
+    """Yield SVG polygon points, in pixels of the stored image."""
+    for region in annotations.get("regions", []):
+        for x0, y0, x1, y1 in region["boxes"]:
+            yield f"{x0},{y0} {x1},{y0} {x1},{y1} {x0},{y1}"
+    for line in annotations.get("lines", []):
+        yield " ".join(f"{x},{y}" for x, y in line["quad"])
+
+
+def thumbnail(data: bytes, side: int = THUMBNAIL_SIDE) -> bytes | None:
+    """Return a JPEG whose longer side is at most `side` pixels, or None where the image cannot be decoded."""
+    try:
+        image = decode_image(data)
+    except BadImage:
+        return None
+    image.thumbnail((side, side))
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=80)
+    return file.getvalue()
+
+
+def _data_uri(jpeg: bytes) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
+
+
+def _template() -> jinja2.Template:
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    return jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True).get_template("report.html.jinja")

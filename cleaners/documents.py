@@ -13,6 +13,8 @@ import regex
 import xxhash
 from datasketch import MinHash
 
+from corpus.rules import Parameter, Rule
+
 PERMUTATIONS, BANDS, ROWS = 128, 16, 8  # 16 bands of 8: half of all pairs with similarity 0.70 meet, 99.9 % with 0.85
 SHINGLE = 5
 MIN_SIMILARITY = 0.8
@@ -21,6 +23,23 @@ MAX_SHINGLED = 100_000  # characters of a document that its signature is made of
 BROKEN = regex.compile(r"[\uFFFD\p{Co}\p{Cs}]|[\p{Cc}--[\t\n\r]]", flags=regex.VERSION1)
 _UNITS = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]|\w+")
 _BLANK_LINES = regex.compile(r"\n{3,}")
+
+RULES = [
+    Rule(
+        name="broken_unicode", says="documents with too large a share of lost characters", on=True,
+        parameters={"max": Parameter(default=0.001, score="broken")},
+    ),
+    Rule(
+        name="too_short", says="documents of too few characters", on=True,
+        parameters={"min_characters": Parameter(default=200, score="characters", bound="min")},
+    ),
+    Rule(
+        name="too_long", says="documents of too many characters", on=True,
+        parameters={"max_characters": Parameter(default=1_000_000, score="characters")},
+    ),
+    Rule(name="exact_duplicate", says="all but the first of equal documents", on=True, compares=True),
+    Rule(name="near_duplicate", says="all but the first of similar documents (MinHash)", on=True, compares=True),
+]  # fmt: skip
 
 
 def mend(text: str) -> str:

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from cleaners.text import scripts
 from cleaners.text.arrays import count_chars, count_words, rows_matching, rows_not_ascii
 from cleaners.text.emoji import count_emoji, list_emoji
+from corpus.rules import Rule, failing, measure
 
 DETAIL_CHARACTERS = 16
 
@@ -29,6 +30,14 @@ class Judged:
     threshold: np.ndarray | float
     scores: Mapping[str, np.ndarray]
     detail: Callable[[np.ndarray], pa.StringArray] | None = None
+
+
+def measured(rule: Rule, columns: Mapping, rows: np.ndarray, *, language: str, **parameters) -> Judged:
+    """Judge by a rule that only measures: what it returns for its `needs` against its thresholds."""
+    given = {name: columns[name] for name in sorted(rule.needs)}
+    here = {name: each.take(pa.array(rows)) if name == "text" else each[rows] for name, each in given.items()}
+    scores = dict.fromkeys(rule.measures, measure(rule, here, language))
+    return Judged(*failing(rule, parameters, scores), scores)
 
 
 def special_tags(columns: Mapping, rows: np.ndarray, *, language: str, tags: str, max: float) -> Judged:

@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 
 from cleaners import rules
 from cleaners.grounding import Box, Span, join_pieces, pieces_of
-from corpus.ledger import KEPT
+from corpus.rules import RuleTable
+from corpus.verdicts import KEPT
 
 
 class Grounded(NamedTuple):
@@ -34,15 +35,15 @@ def join_by_text(phrases: Iterable[tuple[str, Box]]) -> Grounded:
 
 
 def clean_grounded(
-    rows: Sequence[Grounded], settings: Mapping[str, Mapping], language: str
+    rows: Sequence[Grounded], settings: Mapping[str, Mapping], language: str, known: RuleTable = rules.RULES
 ) -> Iterator[tuple[str, list[dict], dict]]:
     """Yield (caption, regions, verdict) of each row: `settings` as for `rules.clean`, cleaners on the pieces, filters
     on the captions. Regions are {"text", "span": [start, end) of the caption or None, "boxes"}; the verdict holds
     outcome, rule, value, threshold, detail and scores, as far as any filter ran."""
     pieces = [pieces_of(row.caption, row.spans) if row.caption is not None else list(row.texts) for row in rows]
-    cleaned = iter(_clean_pieces([piece for part in pieces for piece in part], settings, language))
+    cleaned = iter(_clean_pieces([piece for part in pieces for piece in part], settings, language, known))
     mended = [_put_together(row, [next(cleaned) for _ in part]) for row, part in zip(rows, pieces, strict=True)]
-    verdicts = _judge([text for text, _ in mended], settings, language)
+    verdicts = _judge([text for text, _ in mended], settings, language, known)
     for (text, regions), verdict in zip(mended, verdicts, strict=True):
         yield text, regions, verdict
 
@@ -60,24 +61,24 @@ def _put_together(row: Grounded, pieces: list[str]) -> tuple[str, list[dict]]:
     ]
 
 
-def _clean_pieces(pieces: list[str], settings: Mapping, language: str) -> list[str]:
+def _clean_pieces(pieces: list[str], settings: Mapping, language: str, known: RuleTable) -> list[str]:
     """Run the cleaners over pieces; the white space around a piece belongs to the caption, and stays."""
-    wanted = {name for name in settings if rules.RULES[name].kind == "clean"}
+    wanted = {name for name in settings if known[name].kind == "clean"}
     if not wanted or not pieces:
         return pieces
     bodies = pa.table({"text": pa.array([piece.strip() for piece in pieces], pa.string())})
-    verdicts = rules.clean(bodies, settings, language=language, rules=wanted)
+    verdicts = rules.clean(bodies, settings, language=language, rules=wanted, known=known)
     after = pc.fill_null(verdicts["text_after"], "").to_pylist()
     return [
         " " * piece[:1].isspace() + text + " " * piece[-1:].isspace() for piece, text in zip(pieces, after, strict=True)
     ]
 
 
-def _judge(texts: list[str], settings: Mapping, language: str) -> list[dict]:
+def _judge(texts: list[str], settings: Mapping, language: str, known: RuleTable) -> list[dict]:
     """Run the filters over whole captions; without captions there is nothing to judge."""
-    wanted = {name for name in settings if rules.RULES[name].kind == "filter"}
+    wanted = {name for name in settings if known[name].kind == "filter"}
     if not wanted or not any(texts):
         return [{"outcome": KEPT, "rule": None} for _ in texts]
     table = pa.table({"text": pa.array(texts, pa.string())})
-    verdicts = rules.clean(table, settings, language=language, rules=wanted)
+    verdicts = rules.clean(table, settings, language=language, rules=wanted, known=known)
     return verdicts.drop_columns(["text_after"]).to_pylist()

@@ -1,13 +1,16 @@
 """Rows on their way through the rules, a batch at a time."""
 
+from functools import partial
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cleaners.filters import measured
 from cleaners.text.arrays import as_utf8, count_chars
 from cleaners.text.removal import Groups, clean_texts
+from corpus.verdicts import DROPPED, KEPT
 
-KEPT, DROPPED = "kept", "dropped"
 NO_TEXT = "no_text"  # the outcome of a caption that is null, or of which nothing is left
 
 
@@ -56,7 +59,8 @@ class Batch:
 
     def filter(self, rule, parameters: dict, language: str) -> None:
         """Let a filter judge the rows that are left."""
-        judged = rule.apply(self.columns, self.alive, language=language, **parameters)
+        judge = rule.apply or partial(measured, rule)
+        judged = judge(self.columns, self.alive, language=language, **parameters)
         for name, score in judged.scores.items():
             self.scores[name][self.alive] = score
         lost = np.flatnonzero(judged.drop)

@@ -5,8 +5,7 @@ whatever costs nothing; the CLIP score comes last. A filter sees only the rows t
 measured stays in the ledger, so that its threshold can be moved without measuring again.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,31 +16,10 @@ from cleaners.text import scripts
 from cleaners.text.html import HTML
 from cleaners.text.patterns import PATTERNS, patterns_for
 from cleaners.text.removal import Groups
+from corpus.rules import Parameter, Rule, RuleTable, listed
 
 ROWS_AT_ONCE = 131_072  # each batch pays some 50 ms to compile its patterns; many more rows outgrow the caches
 MAX_RAW_BYTES = 200_000  # no cleaner looks at a longer caption where `text_length` would drop it anyway
-
-
-@dataclass(frozen=True)
-class Limit:
-    """A parameter that is a threshold: the score it is compared with, and whether it is that score's "min" or "max"."""
-
-    score: str
-    bound: str
-
-
-@dataclass(frozen=True, eq=False)
-class Rule:
-    """One rule. A filter's `apply` is one of `cleaners.filters`. A cleaner's `apply(language=, **parameters)`
-    returns the patterns that it cleans out of captions."""
-
-    name: str
-    kind: str  # "clean" | "filter"
-    apply: Callable
-    needs: frozenset[str]  # of {"text", "width", "height", "clip_score"}
-    measures: str | None = None  # its score in the ledger; `limits` names further ones
-    defaults: Mapping = field(default_factory=dict)
-    limits: Mapping[str, Limit] = field(default_factory=dict)
 
 
 # --- Cleaners ---
@@ -57,106 +35,120 @@ def patterns(*, language: str, skip: Iterable[str]) -> Groups:
     return patterns_for(language, frozenset(skip))
 
 
-# --- The table ---
-
-_TEXT, _SIZE = frozenset({"text"}), frozenset({"width", "height"})
-_TABLE = (
-    # Before `html`. The tags of CC12M; SBU documents none (dataset cards).
-    Rule("special_tags", "filter", filters.special_tags, _TEXT, "special_tags", {"tags": "<[A-Z_]{2,}>", "max": 0},
-         {"max": Limit("special_tags", "max")}),
-    Rule("html", "clean", html, _TEXT),
-    Rule("patterns", "clean", patterns, _TEXT, None, {"skip": ()}),
-    # DataComp's "basic" filter and COYO-700M: aspect ratio at most 3, shorter side at least 200 pixels.
-    Rule("aspect_ratio", "filter", filters.aspect_ratio, _SIZE, "aspect_ratio", {"max_ratio": 3.0},
-         {"max_ratio": Limit("aspect_ratio", "max")}),
-    Rule("image_size", "filter", filters.image_size, _SIZE, "short_side", {"min_side": 200},
-         {"min_side": Limit("short_side", "min")}),
-    # Qwen-VL A.1: no such character at all, no emoji at all.
-    Rule("language", "filter", filters.language, _TEXT, "foreign_characters", {"max_foreign": 0},
-         {"max_foreign": Limit("foreign_characters", "max")}),
-    Rule("emoji", "filter", filters.emoji, _TEXT, "emoji_count", {"max": 0}, {"max": Limit("emoji_count", "max")}),
-    # COYO-700M: more than 5 characters, at most 1000, 3 to 256 words; DataComp's "basic" filter has the same minima.
-    Rule("text_length", "filter", filters.text_length, _TEXT, "characters",
-         {"min_characters": 6, "max_characters": 1000, "min_words": 3, "max_words": 256},
-         {"min_characters": Limit("characters", "min"), "max_characters": Limit("characters", "max"),
-          "min_words": Limit("words", "min"), "max_words": Limit("words", "max")}),
-    # LAION-5B, English, ViT-B/32; every dataset that ships another model's score needs its own.
-    Rule("clip_score", "filter", filters.clip_score, frozenset({"clip_score"}), "clip_score",
-         {"min": 0.28, "missing": "keep"},
-         {"min": Limit("clip_score", "min")}),
-)  # fmt: skip
-RULES: Mapping[str, Rule] = {rule.name: rule for rule in _TABLE}
+# --- What their parameters may be ---
 
 
-def _scores(rule: Rule) -> list[str]:
-    names = [rule.measures, *(limit.score for limit in rule.limits.values())]
-    return [name for name in dict.fromkeys(names) if name]
+def _no_policy(value) -> str | None:
+    return None if value in ("keep", "drop") else "'keep' or 'drop'"
 
 
-SCORES: Mapping[str, pa.DataType] = {score: pa.float64() for rule in _TABLE for score in _scores(rule)}
-# The two phases of a crawl: before the images are fetched, and after.
-TEXT_RULES = frozenset(rule.name for rule in _TABLE if rule.needs == _TEXT)
-IMAGE_RULES = frozenset(RULES) - TEXT_RULES
+def _no_patterns(value) -> str | None:
+    listable = not isinstance(value, str) and isinstance(value, Iterable)
+    if listable and all(isinstance(name, str) and name in PATTERNS for name in value):
+        return None
+    return f"a list of patterns ({listed(PATTERNS)})"
 
 
-def validate(settings: Mapping[str, Mapping]) -> None:
-    """Raise ValueError for an unknown rule, parameter or pattern, naming the known ones, or for an impossible value."""
-    for name, parameters in settings.items():
-        if name not in RULES:
-            raise ValueError(f"no rule {name!r}; rules are {', '.join(RULES)}")
-        for parameter, value in (parameters or {}).items():
-            _check(RULES[name], parameter, value)
-
-
-def _check(rule: Rule, parameter: str, value) -> None:
-    if parameter not in rule.defaults:
-        known = ", ".join(rule.defaults) or "none"
-        raise ValueError(f"rule {rule.name!r} has no parameter {parameter!r}; it has {known}")
-    if parameter in rule.limits and (isinstance(value, bool) or not isinstance(value, int | float) or value != value):
-        raise ValueError(f"{rule.name}.{parameter} must be a number, not {value!r}")
-    if parameter == "missing" and value not in ("keep", "drop"):
-        raise ValueError(f"{rule.name}.missing must be 'keep' or 'drop', not {value!r}")
-    if parameter == "skip" and (isinstance(value, str) or set(value) - set(PATTERNS)):
-        raise ValueError(f"{rule.name}.skip is a list of patterns, not {value!r}; patterns are {', '.join(PATTERNS)}")
-    if parameter == "tags" and not _is_re2(value):
-        raise ValueError(f"{rule.name}.tags is no RE2 pattern: {value!r}")
-
-
-def _is_re2(pattern) -> bool:
+def _no_re2(pattern) -> str | None:
     try:
         pc.match_substring_regex(pa.array([""]), pattern)
     except (pa.ArrowInvalid, TypeError):
-        return False
-    return True
+        return "an RE2 pattern"
+    return None
 
 
-def thresholds(settings: Mapping[str, Mapping]) -> dict[str, list[float]]:
-    """Return score -> the thresholds it is compared with under `settings`, for histograms."""
-    lines: dict[str, list[float]] = {}
-    for name, parameters in settings.items():
-        for parameter, limit in RULES[name].limits.items():
-            lines.setdefault(limit.score, []).append((RULES[name].defaults | (parameters or {}))[parameter])
-    return lines
+# --- The table ---
+
+_SIZE, _CLIP = frozenset({"width", "height"}), frozenset({"clip_score"})
+_COYO = "COYO-700M; DataComp's basic filter has the same"
+_PAPER = "Qwen-VL A.1: none at all"
+
+
+def _limit(default: float, score: str, bound: str, source: str) -> Parameter:
+    return Parameter(default=default, score=score, bound=bound, source=source)
+
+
+RULES = RuleTable(
+    "pair",
+    [
+        # Before `html`, to which a tag of CC12M is markup. SBU documents none (dataset cards).
+        Rule(
+            name="special_tags", says="captions with a dataset's special tags", apply=filters.special_tags,
+            parameters={
+                "tags": Parameter(default="<[A-Z_]{2,}>", wrong=_no_re2, source="the tags of CC12M"),
+                "max": _limit(0, "special_tags", "max", "Qwen-VL A.1, academic captions"),
+            },
+        ),
+        Rule(name="html", says="takes markup out of captions", kind="clean", apply=html),
+        Rule(
+            name="patterns", says="takes irregular patterns out of captions", kind="clean", apply=patterns,
+            parameters={"skip": Parameter(default=(), wrong=_no_patterns)},
+        ),
+        Rule(
+            name="aspect_ratio", says="banners and slivers: long side / short side", needs=_SIZE,
+            apply=filters.aspect_ratio, parameters={"max_ratio": _limit(3.0, "aspect_ratio", "max", _COYO)},
+        ),
+        Rule(
+            name="image_size", says="images whose shorter side has too few pixels", needs=_SIZE,
+            apply=filters.image_size, parameters={"min_side": _limit(200, "short_side", "min", _COYO)},
+        ),
+        Rule(
+            name="language", says="captions with characters that are not the language's", apply=filters.language,
+            parameters={"max_foreign": _limit(0, "foreign_characters", "max", _PAPER)},
+        ),
+        Rule(
+            name="emoji", says="captions with emoji", apply=filters.emoji,
+            parameters={"max": _limit(0, "emoji_count", "max", _PAPER)},
+        ),
+        Rule(
+            name="text_length", says="captions that are too short or too long", apply=filters.text_length,
+            parameters={
+                "min_characters": _limit(6, "characters", "min", _COYO),
+                "max_characters": _limit(1000, "characters", "max", "COYO-700M"),
+                "min_words": _limit(3, "words", "min", _COYO),
+                "max_words": _limit(256, "words", "max", "COYO-700M"),
+            },
+        ),
+        # LAION-5B, English, ViT-B/32; every dataset that ships another model's score needs its own.
+        Rule(
+            name="clip_score", says="pairs whose image and text disagree", needs=_CLIP, apply=filters.clip_score,
+            parameters={
+                "min": _limit(0.28, "clip_score", "min", "LAION-5B, English, ViT-B/32"),
+                "missing": Parameter(default="keep", wrong=_no_policy),
+            },
+        ),
+    ],
+)  # fmt: skip
+SCORES: Mapping[str, pa.DataType] = RULES.scores()
+# The two phases of a crawl: before the images are fetched, and after.
+TEXT_RULES = frozenset(name for name, rule in RULES.items() if rule.needs == {"text"})
+IMAGE_RULES = frozenset(RULES) - TEXT_RULES
 
 
 # --- Running them ---
 
 
 def clean(
-    table: pa.Table, settings: Mapping[str, Mapping], *, language: str, rules: Iterable[str] | None = None
+    table: pa.Table,
+    settings: Mapping[str, Mapping],
+    *,
+    language: str,
+    rules: Iterable[str] | None = None,
+    known: RuleTable = RULES,
 ) -> pa.Table:
     """Run the rules that `settings` names over pairs and return one row per pair, in the same order.
 
     `table`: `text`, and where known `width`, `height` (pixels; 0 and null mean unknown) and `clip_score`. `settings`:
-    rule -> parameters; an absent rule is off. `rules` narrows that to a subset, such as TEXT_RULES.
+    rule -> parameters; an absent rule is off. `rules` narrows that to a subset, such as TEXT_RULES. `known` are the
+    rules there are: these and a user's own.
 
     Returns outcome ("kept" | "dropped"), rule, value, threshold, detail, text_after, and the scores of the rules that
-    ran, null where not measured. A null or emptied caption is dropped by "no_text". Raises ValueError as `validate`
-    does, and for an unknown language or a missing `text` column.
+    ran, null where not measured. A null or emptied caption is dropped by "no_text". Raises WrongRule as
+    `RuleTable.check` does, and ValueError for an unknown language or a missing `text` column.
     """
-    validate(settings)
+    known.check(settings)
     chosen = set(settings) if rules is None else set(settings) & set(rules)
-    active = {rule: dict(rule.defaults) | dict(settings[name] or {}) for name, rule in RULES.items() if name in chosen}
+    active = {known[name]: parameters for name, parameters in known.active(settings).items() if name in chosen}
     scripts.allowed(language)
     if any("text" in rule.needs for rule in active) and "text" not in table.column_names:
         raise ValueError(f"the text rules need a column 'text'; the table has {', '.join(table.column_names)}")
@@ -165,7 +157,7 @@ def clean(
 
 
 def _clean_slice(table: pa.Table, active: Mapping[Rule, dict], language: str) -> pa.Table:
-    batch = Batch(table, [name for rule in active for name in _scores(rule)])
+    batch = Batch(table, [name for rule in active for name in rule.measures])
     if any("text" in rule.needs for rule in active):
         batch.drop_textless()
     if limits := active.get(RULES["text_length"]):

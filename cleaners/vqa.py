@@ -4,14 +4,17 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from corpus.verdicts import Lost, dropped
+
 Answers = Sequence[tuple[str, str | None]]  # (answer, confidence: yes | maybe | no | None where none is published)
 
 WEIGHTS = {"yes": 1.0, "maybe": 0.5, "no": 0.0, None: 1.0}
 _SPACE = re.compile(r"\s+")
 
 
-class NoAnswer(Exception):
-    """A question whose answers cannot be chosen from; the message says why."""
+def _none(why: str) -> Lost:
+    """A question whose answers cannot be chosen from."""
+    return Lost(dropped("no_answer", detail=why))
 
 
 def max_confidence(answers: Answers, preferred: str | None = None) -> str:
@@ -30,7 +33,7 @@ def most_sure(answers: Answers, preferred: str | None = None) -> str:
     for level in ("yes", "maybe", "no", None):
         if sure := [(a, c) for a, c in answers if c == level]:
             return _winner(sure, Counter(normal(a) for a, _ in sure), preferred)
-    raise NoAnswer("no answers")
+    raise _none("no answers")
 
 
 def majority(answers: Answers, preferred: str | None = None) -> str:
@@ -41,7 +44,7 @@ def majority(answers: Answers, preferred: str | None = None) -> str:
 def published(answers: Answers, preferred: str | None = None) -> str:
     """Take the owner's own choice (VQAv2's multiple_choice_answer)."""
     if not preferred or not preferred.strip():
-        raise NoAnswer("the owner names no answer of its own")
+        raise _none("the owner names no answer of its own")
     return preferred.strip()
 
 
@@ -57,7 +60,7 @@ def normal(answer: str) -> str:
 
 def _weight(confidence: str | None) -> float:
     if confidence not in WEIGHTS:
-        raise NoAnswer(f"unknown confidence {confidence!r}; known are yes, maybe, no")
+        raise _none(f"unknown confidence {confidence!r}; known are yes, maybe, no")
     return WEIGHTS[confidence]
 
 
@@ -65,7 +68,7 @@ def _winner(answers: Answers, weights: Counter, preferred: str | None) -> str:
     """Return the spelling of the heaviest answer that comes first."""
     named = [(normal(a), a.strip()) for a, _ in answers if a.strip()]
     if not named:
-        raise NoAnswer(f"{len(answers)} answers, none with words")
+        raise _none(f"{len(answers)} answers, none with words")
     frequency = Counter(key for key, _ in named)
     wanted = normal(preferred) if preferred else None
     order = {key: -i for i, (key, _) in reversed(list(enumerate(named)))}

@@ -1,13 +1,15 @@
 """`catalog.yaml` -> typed, validated datasets. Every mistake names the line and what would have been right."""
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
+from corpus.plugins import BadPlugin, load_rules
 from corpus.records import TASKS
+from corpus.rules import RuleTable, WrongRule, hint, listed
 
 DEFAULT = Path(__file__).resolve().parent.parent / "catalog.yaml"
 LANGUAGES = ("en", "zh")  # zh means Chinese and English
@@ -32,25 +34,47 @@ class Dataset:
     original: int | None = None  # the paper's Table 2: rows before and after cleaning
     cleaned: int | None = None
     stages: Mapping[int, Mapping[str, float]] = field(default_factory=dict)  # stage -> task -> samples in the paper
+    plugins: tuple[str, ...] = ()  # of the whole catalog: files with rules of the user's own
 
 
-_KEYS = tuple(f.name for f in fields(Dataset) if f.name != "name")
+class JobKind(NamedTuple):
+    """What a catalog may say of the datasets that a job reads."""
+
+    rules: RuleTable
+    readers: Collection[str]
+
+
+_KEYS = tuple(f.name for f in fields(Dataset) if f.name not in ("name", "plugins"))
 _REQUIRED = ("language", "licence", "job", "reader", "tasks")
+PLUGINS = "plugins"  # the one key of a catalog that is no dataset
 
 
-def load_catalog(
-    path: str | Path | None = None, rules: Mapping[str, Iterable[str]] | None = None
-) -> dict[str, Dataset]:
-    """Read a catalog, by default the checkout's own. `rules`: each known rule's parameters; None checks no rule.
+def load_catalog(path: str | Path | None = None, jobs: Mapping[str, JobKind] | None = None) -> dict[str, Dataset]:
+    """Read a catalog, by default the checkout's own. `jobs`: what each job takes; None checks neither that nor rules.
 
-    Raises CatalogError for an unknown key, rule, parameter, task or language, naming the line and the known ones.
+    Raises CatalogError for an unknown key, job, reader, rule, parameter, task or language and for a value of the wrong
+    type, naming the line and the known ones.
     """
-    path = path or DEFAULT
+    path = Path(path or DEFAULT)
     loader = _Loader(path)
     tree = loader.load()
     if not isinstance(tree, dict) or not tree:
         raise CatalogError(f"{path}: a catalog is a mapping from dataset names to settings")
-    return {name: _dataset(loader, name, entry, rules, tree) for name, entry in tree.items()}
+    plugins = _plugins(loader, tree, path.parent)
+    return {name: _dataset(loader, name, entry, jobs, tree, plugins) for name, entry in tree.items() if name != PLUGINS}
+
+
+def _plugins(loader: "_Loader", tree: dict, folder: Path) -> tuple[str, ...]:
+    named = tree.get(PLUGINS, [])
+    if not isinstance(named, list) or not all(isinstance(each, str) for each in named):
+        raise loader.error(tree, PLUGINS, "plugins is a list of Python files")
+    files = tuple(str((folder / each).resolve()) for each in named)
+    try:
+        for file in files:
+            load_rules(file)
+    except BadPlugin as error:
+        raise loader.error(tree, PLUGINS, str(error)) from None
+    return files
 
 
 def find(catalog: Mapping[str, Dataset], name: str, *, job: str | None = None) -> Dataset:
@@ -58,13 +82,13 @@ def find(catalog: Mapping[str, Dataset], name: str, *, job: str | None = None) -
     fitting = [d.name for d in catalog.values() if job in (None, d.job)]
     if name not in catalog:
         known = ", ".join(fitting)
-        raise CatalogError(f"no dataset {name!r} in the catalog{_hint(name, fitting)}; datasets are {known}")
+        raise CatalogError(f"no dataset {name!r} in the catalog{hint(name, fitting)}; datasets are {known}")
     if job not in (None, catalog[name].job):
         raise CatalogError(f"dataset {name!r} is read by pipelines/{catalog[name].job}.py; here: {', '.join(fitting)}")
     return catalog[name]
 
 
-def _dataset(loader: "_Loader", name: str, entry: dict, rules, tree: dict) -> Dataset:
+def _dataset(loader: "_Loader", name: str, entry: dict, jobs, tree: dict, plugins: tuple[str, ...]) -> Dataset:
     if not isinstance(entry, dict):
         raise loader.error(tree, name, f"{name}: expected a mapping of settings")
     if not name.replace("-", "").replace("_", "").isalnum() or not name.isascii() or name != name.lower():
@@ -74,25 +98,61 @@ def _dataset(loader: "_Loader", name: str, entry: dict, rules, tree: dict) -> Da
         raise loader.error(tree, name, f"{name}: {', '.join(missing)} missing")
     if entry["language"] not in LANGUAGES:
         raise loader.error(entry, "language", f"{name}: language {entry['language']!r}; languages are en, zh")
-    tasks, rule_block, stages = entry["tasks"], entry.get("rules") or {}, entry.get("stages") or {}
+    _check_types(loader, name, entry)
+    tasks, stages = entry["tasks"], entry.get("stages") or {}
     for task in tasks:
         if task not in TASKS:
             known = ", ".join(TASKS)
-            raise loader.error(entry, "tasks", f"{name}: no task {task!r}{_hint(task, TASKS)}; tasks are {known}")
+            raise loader.error(entry, "tasks", f"{name}: no task {task!r}{hint(task, TASKS)}; tasks are {known}")
     _check_stages(loader, name, stages, tasks)
-    checked = {rule: _parameters(loader, name, rule_block, rule, rules) for rule in rule_block}
-    return Dataset(name=name, **entry | {"tasks": tuple(tasks), "rules": checked, "stages": stages})
+    rules = {rule: parameters or {} for rule, parameters in (entry.get("rules") or {}).items()}
+    checked = entry | {"tasks": tuple(tasks), "rules": rules, "stages": stages, "columns": entry.get("columns") or {}}
+    dataset = Dataset(name=name, **checked, plugins=plugins)
+    if jobs is not None:
+        _check_job(loader, entry, dataset, jobs)
+    return dataset
 
 
-def _parameters(loader: "_Loader", name: str, block: dict, rule: str, known) -> dict:
-    parameters = block[rule] or {}
-    if known is None:
-        return parameters
-    _only_known(loader, block, tuple(known), f"{name}: no rule")
-    if not isinstance(parameters, dict):
-        raise loader.error(block, rule, f"{name}: rule {rule!r} takes a mapping of parameters, such as {{}}")
-    _only_known(loader, parameters, tuple(known[rule]), f"{name}: rule {rule!r} has no parameter")
-    return parameters
+_TYPES = {
+    "licence": (str, "a text"),
+    "job": (str, "a text"),
+    "reader": (str, "a text"),
+    "tasks": (list, "a list"),
+    "columns": (dict, "a mapping"),
+    "rules": (dict, "a mapping"),
+    "stages": (dict, "a mapping"),
+    "original": (int, "a whole number"),
+    "cleaned": (int, "a whole number"),
+}
+
+
+def _check_types(loader: "_Loader", name: str, entry: dict) -> None:
+    for key, (kind, called) in _TYPES.items():
+        if entry.get(key) is not None and (not isinstance(entry[key], kind) or isinstance(entry[key], bool)):
+            raise loader.error(entry, key, f"{name}: {key} must be {called}, not {entry[key]!r}")
+
+
+def _check_job(loader: "_Loader", entry: dict, dataset: Dataset, jobs: Mapping[str, JobKind]) -> None:
+    name = dataset.name
+    if dataset.job not in jobs:
+        known = f"{hint(dataset.job, jobs)}; jobs: {listed(jobs)}"
+        raise loader.error(entry, "job", f"{name}: no job {dataset.job!r}{known}")
+    kind = jobs[dataset.job]
+    if dataset.reader not in kind.readers:
+        known = f"{hint(dataset.reader, kind.readers)}; readers of {dataset.job}: {listed(kind.readers)}"
+        raise loader.error(entry, "reader", f"{name}: no reader {dataset.reader!r}{known}")
+    try:
+        table_of(dataset, jobs).check(dataset.rules)
+    except WrongRule as error:
+        rule, parameter = error.where
+        block = entry["rules"].get(rule) if parameter is not None else None
+        where = (block, parameter) if isinstance(block, dict) else (entry["rules"], rule)
+        raise loader.error(*where, f"{name}: {error}") from None
+
+
+def table_of(dataset: Dataset, jobs: Mapping[str, JobKind]) -> RuleTable:
+    """Return the rules that judge a dataset: those of its job, and of its catalog's plugins. Raises WrongRule."""
+    return jobs[dataset.job].rules.with_rules(rule for file in dataset.plugins for rule in load_rules(file))
 
 
 def _check_stages(loader: "_Loader", name: str, stages: dict, tasks: tuple[str, ...]) -> None:
@@ -106,13 +166,7 @@ def _check_stages(loader: "_Loader", name: str, stages: dict, tasks: tuple[str, 
 def _only_known(loader: "_Loader", block: dict, known: tuple, message: str) -> None:
     for key in block:
         if key not in known:
-            names = ", ".join(map(str, known)) or "none"
-            raise loader.error(block, key, f"{message} {key!r}{_hint(key, known)}; known: {names}")
-
-
-def _hint(name, known: Iterable) -> str:
-    close = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+            raise loader.error(block, key, f"{message} {key!r}{hint(key, known)}; known: {listed(known)}")
 
 
 class _Loader:

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-KEPT, DROPPED, ERROR = "kept", "dropped", "error"
+from corpus.verdicts import DROPPED, ERROR, KEPT
+
 ROWS_PER_GROUP = 65_536
 _UNIQUE = ("key", "row", "text_before", "text_after", "thumbnail")
 
@@ -47,11 +48,13 @@ class Counts:
     kept: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
     errors: dict[str, int] = field(default_factory=dict)
+    unjudged: dict[str, int] = field(default_factory=dict)  # by rule: rows that reached it without a score to judge
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(
             self.rows + other.rows, self.kept + other.kept,
             _added(self.dropped, other.dropped), _added(self.errors, other.errors),
+            _added(self.unjudged, other.unjudged),
         )  # fmt: skip
 
     def check(self, where: str) -> None:
@@ -63,6 +66,23 @@ class Counts:
 
 def _added(a: Mapping[str, int], b: Mapping[str, int]) -> dict[str, int]:
     return dict(sorted((Counter(a) + Counter(b)).items()))
+
+
+def unjudged(table: pa.Table, judged: Mapping[str, str]) -> dict[str, int]:
+    """Count, by rule, the ledger rows that reached it and had no score: `judged` is rule -> score, in running order.
+
+    A row that another rule than these dropped may not have got that far, and does not count.
+    """
+    if not judged:
+        return {}
+    place = pc.index_in(table["rule"], pa.array(list(judged), pa.string())).to_numpy(zero_copy_only=False)
+    kept = pc.equal(table["outcome"], KEPT).to_numpy(zero_copy_only=False)
+    place = np.where(kept, len(judged), np.where(np.isnan(place), -1, place))
+    found = {}
+    for i, (rule, score) in enumerate(judged.items()):
+        if table[score].null_count and (number := int((table[score].is_null().to_numpy() & (place > i)).sum())):
+            found[rule] = number
+    return found
 
 
 def count(table: pa.Table) -> Counts:
@@ -91,8 +111,8 @@ class Fuse:
 class LedgerWriter:
     """Write ledger rows to a parquet file in row groups of fixed size, counting them and watching the fuse."""
 
-    def __init__(self, file: BinaryIO, ledger_schema: pa.Schema, fuse: Fuse):
-        self.counts = Counts()
+    def __init__(self, file: BinaryIO, ledger_schema: pa.Schema, fuse: Fuse, judged: Mapping[str, str] | None = None):
+        self.counts, self._judged = Counts(), judged or {}
         self._schema, self._names, self._fuse = ledger_schema, frozenset(ledger_schema.names), fuse
         # Columns of values that hardly repeat gain nothing from a dictionary, and building one takes half the time.
         repeating = [name for name in ledger_schema.names if name not in _UNIQUE]
@@ -119,7 +139,9 @@ class LedgerWriter:
             table[f.name].cast(f.type) if f.name in table.column_names else pa.nulls(table.num_rows, f.type)
             for f in self._schema
         ]
-        self._pending.append(pa.table(columns, schema=self._schema))
+        whole = pa.table(columns, schema=self._schema)
+        self.counts += Counts(unjudged=unjudged(whole, self._judged))
+        self._pending.append(whole)
         if sum(t.num_rows for t in self._pending) >= ROWS_PER_GROUP:
             self._flush(last=False)
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
+from corpus.verdicts import Lost, failed
+
 TASKS = ("caption", "vqa", "ocr_vqa", "grounded_caption", "referring", "region_caption", "ocr", "text", "chat")
 IMAGE_EXTENSIONS = ("jpg", "png", "webp")
 # The cap of Pillow and of LAION's downloader; a larger declared size is taken for a decompression bomb.
@@ -21,14 +23,13 @@ _EXTENSION_OF_FORMAT = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp
 _READABLE = ("JPEG", "PNG", "WEBP")
 
 
-class BadImage(Exception):
-    """Image bytes that cannot be used. `kind` is the ledger's error kind, the message its detail."""
+class BadImage(Lost):
+    """Image bytes that cannot be used: an error of `kind`, with what was seen."""
 
     def __init__(self, kind: str, message: str):
-        super().__init__(message)
-        self.kind = kind
+        super().__init__(failed(kind, message))
 
-    def __reduce__(self):  # crosses process borders, where Exception would be rebuilt from its message alone
+    def __reduce__(self):  # crosses process borders, where an exception is rebuilt from its arguments
         return type(self), (self.kind, str(self))
 
 

@@ -13,6 +13,7 @@ from corpus.folder import Manifest, OutputFolder
 from corpus.ledger import DROPPED, ERROR, KEPT, Fuse, LedgerWriter, schema
 from corpus.records import Sample, to_members
 from corpus.shards import ShardWriter
+from corpus.verdicts import Verdict
 
 _BLOCK = 65_536
 
@@ -52,10 +53,11 @@ class Sink:
         settings_digest: str,
         fuse: Fuse,
         table: bool = False,
+        judged: Mapping[str, str] | None = None,
     ):
         self._split, self._digest = split, settings_digest
         self._files = folder.begin(split.id, ("urls.parquet", "parquet") if table else ("tar", "idx", "parquet"))
-        self._ledger = LedgerWriter(self._files["parquet"], schema(scores), fuse)
+        self._ledger = LedgerWriter(self._files["parquet"], schema(scores), fuse, judged or {})
         self._shard = None if table else ShardWriter(self._files["tar"])
         self._table_writer, self._written = None, 0
 
@@ -82,6 +84,14 @@ class Sink:
         """Record that a row could not be read; `kind` is a slug, `detail` says what was seen."""
         entry = {"key": key, "row": row, "outcome": ERROR, "rule": kind, "detail": detail[:500]}
         self._ledger.add(entry | columns)
+
+    def lose(self, key: str, row: int, verdict: Verdict, **columns) -> None:
+        """Record a row that is not kept, by its verdict."""
+        if verdict.outcome == ERROR:
+            self.error(key, row, verdict.rule, verdict.detail or "", **columns)
+        else:
+            found = {"value": verdict.value, "threshold": verdict.threshold, "detail": verdict.detail}
+            self.drop(key, row, verdict.rule, **columns, **found)
 
     def rows(self, table: pa.Table) -> None:
         """Record many ledger rows at once. Their kept samples go through `write` (or `write_table`), in order."""

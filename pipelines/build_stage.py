@@ -23,13 +23,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from corpus import packs
-from corpus.catalog import find, load_catalog
+from corpus.catalog import find
 from corpus.folder import Manifest, OutputFolder
 from corpus.ledger import KEPT
 from corpus.mixture import Share, shares
 from corpus.splits import Split
 from corpus.tokens import SPECIALS, load_tokenizer
 from pipelines.engine import job
+from pipelines.work.datasets import whole_catalog
 from pipelines.work.stage import SCORES, Recipe, build_split
 
 MAX_TOKENS = 2048
@@ -42,7 +43,7 @@ _EXAMPLE = "python pipelines/build_stage.py --stage 2 --data demo/cleaned --outp
 
 def main() -> None:
     args = _parser().parse_args()
-    catalog = load_catalog(args.catalog)
+    catalog = whole_catalog(args.catalog)
     chosen = {name: find(catalog, name) for name in args.dataset} if args.dataset else catalog
     data = args.data if "://" in args.data else str(Path(args.data).resolve())
     cleaned = {name: _cleaned(f"{data}/{name}") for name in chosen}

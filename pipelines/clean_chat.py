@@ -14,14 +14,17 @@ if __name__ == "__main__":  # run as a script: the checkout's root, not pipeline
 
 import pyarrow as pa
 
-from corpus.catalog import Dataset, find, load_catalog
+from corpus.catalog import Dataset
 from corpus.readers.chat import dialogue
 from corpus.readers.rows import BadRow, ChatRow
 from corpus.readers.slices import plan, read
-from corpus.records import BadImage, Sample
+from corpus.records import Sample
 from corpus.splits import Sink, Split
+from corpus.verdicts import Lost
 from pipelines.engine import job
+from pipelines.engine.thumbnails import Thumbnails, thumbnail
 from pipelines.work import annotated
+from pipelines.work.datasets import add_rule_flag, dataset_of, rules_of
 
 ROWS_PER_SPLIT = 10_000
 SCORES = {"turns": pa.int32(), "pictures": pa.int32(), "characters": pa.int32()}
@@ -32,67 +35,79 @@ _EXAMPLE = (
 
 def main() -> None:
     args = _parser().parse_args()
-    dataset = find(load_catalog(args.catalog), args.dataset, job="clean_chat")
+    args.rule += [f"too_many_images.max={args.max_images}"] if args.max_images is not None else []
+    dataset = dataset_of(args, "clean_chat")
     with annotated.user_errors():
         annotated.check_images(args, needed=False)
         slices = [piece for path in job.find_inputs(args.input) for piece in plan(path, ROWS_PER_SPLIT)]
         splits = annotated.as_splits(slices)
-    options = {"max_images": args.max_images}
-    work = annotated.as_work(
-        clean_split, dataset=dataset, limit=args.limit, **options, pictures=annotated.image_options(args)
-    )  # fmt: skip
-    settings = annotated.common_settings(dataset, [*annotated.GUARD_RULES, "too_many_images"])
-    job.run("clean_chat", args, splits, settings | annotated.image_settings(args) | options, work, scores=SCORES)
+    pictures = annotated.image_options(args)
+    work = annotated.as_work(clean_split, dataset=dataset, limit=args.limit, pictures=pictures)
+    settings = annotated.common_settings(dataset) | annotated.image_settings(args)
+    job.run("clean_chat", args, splits, settings, work, scores=SCORES, rules=rules_of(dataset))
 
 
 def _parser():
     parser = job.parser(__doc__, _EXAMPLE, dataset="chat-sft")
     annotated.add_image_flags(parser)
     parser.add_argument(
-        "--max-images", type=int, default=7, metavar="N",
-        help="drop dialogues with more images (default: 7, what 2048 tokens hold at 256 a picture)",
+        "--max-images", type=int, metavar="N",
+        help="short for --rule too_many_images.max=N (default: 7, what 2048 tokens hold at 256 a picture)",
     )  # fmt: skip
+    add_rule_flag(parser)
     return parser
 
 
 def clean_split(
-    split: Split, sink: Sink, *, dataset: Dataset, pictures: Mapping,
-    max_images: int, limit: int | None = None,
+    split: Split, sink: Sink, *, dataset: Dataset, pictures: Mapping, limit: int | None = None
 ) -> None:  # fmt: skip
     """Clean one slice of dialogues: every row goes to the sink once, in input order."""
-    finder = annotated.Pictures(**pictures)
+    cleaner = _Cleaner(sink, dataset, annotated.Pictures(**pictures))
     for row, record in annotated.limited(read(annotated.slice_of(split)), limit):
         result = record if isinstance(record, BadRow) else dialogue(record)
         key = annotated.key_of(dataset, split, row)
         if isinstance(result, BadRow):
             sink.error(key, row, result.kind, result.detail)
         else:
-            _clean(result, key, row, sink, dataset, finder, max_images)
+            cleaner.clean(result, key, row)
 
 
-def _clean(chat: ChatRow, key: str, row: int, sink: Sink, dataset: Dataset, pictures, max_images: int) -> None:
-    turns = list(turns_of(chat))
-    text = "\n".join(f"{turn['role']}: {turn['text']}" for turn in turns)
-    columns = {"turns": len(turns), "pictures": len(chat.images), "characters": sum(len(t["text"]) for t in turns)}
-    if len(chat.images) > max_images:
-        sink.drop(
-            key, row, "too_many_images", value=len(chat.images), threshold=max_images, text_before=text[:500], **columns
-        )  # fmt: skip
-        return
-    try:
-        found = [pictures.load(ref) for ref in chat.images]
-    except annotated.Banned as banned:
-        annotated.drop_banned(sink, key, row, banned, text_before=text[:500], **columns)
-    except BadImage as error:
-        sink.error(key, row, error.kind, str(error), text_before=text[:500], **columns)
-    else:
+class _Cleaner:
+    """Judges the dialogues of a split and writes what becomes of them."""
+
+    def __init__(self, sink: Sink, dataset: Dataset, pictures: annotated.Pictures):
+        self._sink, self._dataset, self._pictures = sink, dataset, pictures
+        self._table, self._thumbnails = rules_of(dataset), Thumbnails()
+        self._active = self._table.active(dataset.rules)
+
+    def clean(self, chat: ChatRow, key: str, row: int) -> None:
+        """Write a dialogue's sample, or why there is none."""
+        turns = list(turns_of(chat))
+        columns = {"turns": len(turns), "pictures": len(chat.images), "characters": sum(len(t["text"]) for t in turns)}
+        try:
+            if verdict := self._table.judge(self._active, columns):
+                raise Lost(verdict)
+            found = [self._pictures.load(ref) for ref in chat.images]
+        except Lost as lost:
+            text = "\n".join(f"{turn['role']}: {turn['text']}" for turn in turns)[:500]
+            self._sink.lose(key, row, lost.verdict, text_before=text, thumbnail=self._shown(chat, lost.kind), **columns)
+            return
         sample = Sample(
-            key=key, dataset=dataset.name, task="chat", language=dataset.language,
+            key=key, dataset=self._dataset.name, task="chat", language=self._dataset.language,
             width=found[0].width if found else None, height=found[0].height if found else None,
             images=[picture.image for picture in found], source={**chat.source, "row": row},
             annotations={"turns": turns},
         )  # fmt: skip
-        sink.keep(sample, row, **columns)
+        self._sink.keep(sample, row, **columns)
+
+    def _shown(self, chat: ChatRow, rule: str) -> bytes | None:
+        """A thumbnail of the first picture of a dialogue that a rule of the table drops."""
+        if rule not in self._active or not chat.images or not self._thumbnails.wanted(rule):
+            return None
+        try:
+            return thumbnail(self._pictures.load(chat.images[0]).image.data)
+        except Lost:
+            return None
 
 
 def turns_of(chat: ChatRow) -> Iterator[dict]:

@@ -7,7 +7,7 @@ A row becomes one sample with its phrases and their boxes; build_stage.py makes 
 
 import functools
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 if __name__ == "__main__":  # run as a script: the checkout's root, not pipelines/, holds the packages
@@ -16,23 +16,21 @@ if __name__ == "__main__":  # run as a script: the checkout's root, not pipeline
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cleaners import rules
 from cleaners.boxes import CONVENTIONS, Watch, in_pixels
 from cleaners.grounded_text import Grounded, clean_grounded, join_by_text
 from cleaners.grounding import METHODS, boxes_in, exact, group
-from corpus.catalog import Dataset, find, load_catalog
+from corpus.catalog import Dataset
 from corpus.folder import OutputFolder
-from corpus.ledger import DROPPED
 from corpus.readers import grounding
-from corpus.readers.refs_pickle import load_refs
 from corpus.readers.rows import BadFile, BadRow, GroundingRow
-from corpus.readers.slices import Slice, detect, plan, read
-from corpus.records import BadImage, Sample
+from corpus.records import Sample
 from corpus.splits import Sink, Split
+from corpus.verdicts import DROPPED, Lost, Verdict, dropped, failed
 from pipelines.engine import job
+from pipelines.engine.thumbnails import Thumbnails
 from pipelines.work import annotated
+from pipelines.work.datasets import add_rule_flag, dataset_of, rules_of
 
-ROWS_PER_SPLIT = 20_000
 ROWS_AT_ONCE = 512
 SCORES = annotated.IMAGE_SCORES | {
     "phrases": pa.int32(),  # kept
@@ -49,22 +47,20 @@ _EXAMPLE = (
 
 def main() -> None:
     args = _parser().parse_args()
-    known = {name: rule.defaults for name, rule in rules.RULES.items()}
-    dataset = find(load_catalog(args.catalog, known), args.dataset, job="clean_grounding")
+    dataset = dataset_of(args, "clean_grounding")
     inputs = job.find_inputs(args.input)
     with annotated.user_errors():
         annotated.check_images(args, needed=True)
         annotated.check_owners(args, dataset, inputs)
         reader, rows, beside = divide(inputs, dataset.reader)
-        splits = annotated.as_splits(_slices(rows, reader), beside)
+        splits = annotated.as_splits(grounding.READERS[reader].slices(rows), beside)
     options = {"method": args.method, "convention": args.boxes, "keep": tuple(args.splits)}
     work = annotated.as_work(
         clean_split, dataset=dataset, reader=reader, limit=args.limit, **options, pictures=annotated.image_options(args)
     )  # fmt: skip
-    order = [*annotated.GUARD_RULES, "no_phrase", "no_valid_box", *rules.RULES]
-    settings = annotated.common_settings(dataset, order) | annotated.image_settings(args) | options
-    settings |= {"layout": reader, "rules": {n: dict(p) for n, p in dataset.rules.items()}}
-    job.run("clean_grounding", args, splits, settings, work, scores=SCORES | rules.SCORES)
+    known = rules_of(dataset)
+    settings = annotated.common_settings(dataset) | annotated.image_settings(args) | options | {"layout": reader}
+    job.run("clean_grounding", args, splits, settings, work, scores=SCORES | known.scores(), rules=known)
     _print_audit(OutputFolder(args.output), args.method)
 
 
@@ -72,6 +68,7 @@ def _parser():
     parser = job.parser(__doc__, _EXAMPLE)
     annotated.add_image_flags(parser)
     annotated.add_split_flag(parser)
+    add_rule_flag(parser)
     parser.add_argument(
         "--method", choices=METHODS, default="greedy", help="how overlapping phrases are resolved (default: greedy)"
     )  # fmt: skip
@@ -86,42 +83,19 @@ def divide(inputs: list[str], reader: str) -> tuple[str, list[str], list[str]]:
 
     Raises BadFile when a needed kind is missing, naming it.
     """
-    if reader == "refcoco":
+    if otherwise := grounding.READERS[reader].without_pickles:
         pickles = [path for path in inputs if path.endswith(".p")]
         if not pickles:
-            return "mdetr", inputs, []
+            return otherwise, inputs, []
         instances = [path for path in inputs if path not in pickles]
         if not instances:
             raise BadFile("--input lacks instances.json, which holds the boxes of the refs")
-        return "refcoco", pickles, instances
+        return reader, pickles, instances
     beside = [path for path in inputs if path.endswith(f"/{annotated.VG_IMAGES}")]
     rows = [path for path in inputs if path not in beside]
     if not rows:
         raise BadFile("--input holds no file with annotations")
     return reader, rows, beside
-
-
-def _slices(paths: list[str], reader: str) -> Iterator[Slice]:
-    for path in paths:
-        if reader == "refcoco":
-            total = len(load_refs(path))
-            for at in range(0, total, ROWS_PER_SPLIT):
-                yield Slice((path,), "refs", at, min(at + ROWS_PER_SPLIT, total), at)
-        else:
-            array = grounding.READERS[reader].array if detect(path) == "json" else None
-            yield from plan(path, 1000 if reader == "visual-genome" else ROWS_PER_SPLIT, array)
-
-
-def _records(piece: Slice, reader: str) -> Iterator[tuple[int, object]]:
-    if reader == "grit":
-        yield from grounding.read_grit(piece)
-    elif reader == "refcoco":
-        yield from enumerate(_refs(piece.paths[0])[piece.start : piece.stop], piece.row)
-    else:
-        yield from read(piece)
-
-
-_refs = functools.lru_cache(maxsize=1)(load_refs)
 
 
 @functools.lru_cache(maxsize=1)
@@ -137,11 +111,11 @@ def clean_split(
 ) -> None:  # fmt: skip
     """Clean one slice of annotations: every row goes to the sink once, in input order."""
     cleaner = _Cleaner(split, sink, dataset, annotated.Pictures(**pictures), method, keep)
-    beside = split.source["beside"] or ([split.source["url"]] if reader in ("mdetr", "coco-instances") else [])
+    layout = grounding.READERS[reader]
+    beside = split.source["beside"] or ([split.source["url"]] if layout.own_tables else [])
     tables = _tables(tuple(beside), reader, str([split.fingerprint[name] for name in ("files", "beside")]))
-    parse = grounding.READERS[reader].parse
-    for row, record in annotated.limited(_records(annotated.slice_of(split), reader), limit):
-        found = [record] if isinstance(record, BadRow) else parse(record, tables, split.source["url"])
+    for row, record in annotated.limited(layout.read(annotated.slice_of(split)), limit):
+        found = [record] if isinstance(record, BadRow) else layout.parse(record, tables, split.source["url"])
         for part, result in enumerate(found):
             if isinstance(result, GroundingRow) and convention:
                 result.convention = convention
@@ -155,47 +129,44 @@ class _Cleaner:
     def __init__(self, split: Split, sink: Sink, dataset: Dataset, pictures, method: str, keep: Sequence[str]):
         self._sink, self._dataset, self._pictures, self._keep = sink, dataset, pictures, keep
         self._choose, self._watches, self._batch = METHODS[method], {}, []
+        self._known, self._thumbnails = rules_of(dataset), Thumbnails()
 
     def add(self, row: GroundingRow | BadRow, key: str, number: int) -> None:
         """Take one row; its outcome may be written with a later one."""
-        self._batch.append((key, number, *self._resolve(row)))
+        columns = {}
+        try:
+            result = self._resolve(row, columns)
+        except Lost as lost:
+            result = lost.verdict
+        self._batch.append((key, number, result, columns))
         if len(self._batch) >= ROWS_AT_ONCE:
             self.flush()
 
     def flush(self) -> None:
         """Clean the texts of the rows that are waiting, and write them."""
         batch, self._batch = self._batch, []
-        grounded = [entry[2].grounded for entry in batch if isinstance(entry[2], _Resolved)]
-        verdicts = iter(clean_grounded(grounded, self._dataset.rules, self._dataset.language))
+        grounded = [result.grounded for _, _, result, _ in batch if isinstance(result, _Resolved)]
+        cleaned = iter(clean_grounded(grounded, self._dataset.rules, self._dataset.language, self._known))
         for key, number, result, columns in batch:
-            if isinstance(result, BadRow):
-                self._sink.error(key, number, result.kind, result.detail)
-            elif isinstance(result, _Drop):
-                self._sink.drop(key, number, result.rule, **result.columns, **columns)
-            elif isinstance(result, BadImage):
-                self._sink.error(key, number, result.kind, str(result), **columns)
+            if isinstance(result, Verdict):
+                self._sink.lose(key, number, result, **columns)
             else:
-                self._write(key, number, result, *next(verdicts), columns)
+                self._write(key, number, result, *next(cleaned), columns)
 
-    def _resolve(self, row: GroundingRow | BadRow):
-        """Return (what became of a row so far, its ledger columns)."""
+    def _resolve(self, row: GroundingRow | BadRow, columns: dict) -> "_Resolved":
+        """Return what a row says of its image, filling its ledger columns. Raises Lost."""
         if isinstance(row, BadRow):
-            return row, {}
-        columns = {"text_before": row.caption or "; ".join(dict.fromkeys(p.text for p in row.phrases))[:500]}
+            raise Lost(failed(row.kind, row.detail))
+        columns["text_before"] = row.caption or "; ".join(dict.fromkeys(p.text for p in row.phrases))[:500]
         if row.split not in self._keep:
-            return _Drop("split", detail=row.split), columns
+            raise Lost(dropped("split", detail=row.split))
         if not row.phrases:
-            return _Drop("no_phrase", value=0, threshold=1), columns
-        try:
-            picture = self._pictures.load(row.image)
-        except annotated.Banned as banned:
-            return _Drop(banned.rule, value=banned.value, threshold=banned.threshold, detail=str(banned)), columns
-        except BadImage as error:
-            return error, columns
+            raise Lost(dropped("no_phrase", 0, 1))
+        picture = self._pictures.load(row.image)
         columns |= {"width": picture.width, "height": picture.height}
-        return self._with_boxes(row, picture, columns), columns
+        return self._with_boxes(row, picture, columns)
 
-    def _with_boxes(self, row: GroundingRow, picture, columns: dict):
+    def _with_boxes(self, row: GroundingRow, picture, columns: dict) -> "_Resolved":
         watch = self._watches.setdefault(row.convention, Watch(row.convention))
         phrases, outside = [], 0
         for phrase in row.phrases:
@@ -206,7 +177,7 @@ class _Cleaner:
                 phrases.append((phrase, box))
         columns["boxes_outside"] = outside
         if not phrases:
-            return _Drop("no_valid_box", value=0, threshold=1)
+            raise Lost(dropped("no_valid_box", 0, 1))
         if row.caption is None:
             return _Resolved(row, picture, join_by_text((p.text, box) for p, box in phrases))
         candidates = group((p.start, p.end, box, p.score) for p, box in phrases)
@@ -222,7 +193,9 @@ class _Cleaner:
         columns |= {"phrases": len(regions), "boxes": sum(len(region["boxes"]) for region in regions)}
         columns |= {name: value for name, value in verdict.items() if name not in ("outcome", "rule")}
         if verdict["outcome"] == DROPPED or not regions:
-            self._sink.drop(key, number, verdict["rule"] or "no_phrase", text_before=before, **columns)
+            rule = verdict["rule"] or "no_phrase"
+            shown = self._thumbnails.of(rule, result.picture.image.data)
+            self._sink.drop(key, number, rule, text_before=before, thumbnail=shown, **columns)
             return
         changed = {"text_before": before, "text_after": text} if text and text != before else {}
         dataset, picture = self._dataset, result.picture
@@ -232,13 +205,6 @@ class _Cleaner:
             source={**result.row.source, "split": result.row.split, "row": number}, annotations={"regions": regions},
         )  # fmt: skip
         self._sink.keep(sample, number, **columns, **changed)
-
-
-class _Drop:
-    """A row that a rule dropped, with that rule's ledger columns."""
-
-    def __init__(self, rule: str, **columns):
-        self.rule, self.columns = rule, columns
 
 
 class _Resolved:

@@ -7,7 +7,7 @@ fetch_images.py; a later run over the downloaded shards completes the rules, and
 """
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 if __name__ == "__main__":  # run as a script: the checkout's root, not pipelines/, holds the packages
@@ -19,8 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cleaners import clip, rules
-from cleaners.rule_batch import NO_TEXT
-from corpus.catalog import Dataset, find, load_catalog
+from corpus.catalog import Dataset
 from corpus.ledger import KEPT
 from corpus.readers import pairs
 from corpus.readers.pairs import Pair
@@ -28,6 +27,7 @@ from corpus.splits import Sink, Split, fingerprint
 from pipelines.engine import job
 from pipelines.work import scoring
 from pipelines.work.clip_rule import ClipRule
+from pipelines.work.datasets import add_rule_flag, dataset_of, rule_settings, rules_of
 from pipelines.work.pairs import PairCleaner, with_texts
 
 ROWS_PER_SPLIT = 1_000_000  # of a parquet file; a fixed number, so that splits do not depend on the workers
@@ -36,8 +36,7 @@ _EXAMPLE = "python pipelines/clean_laion.py --dataset laion-en --input 'raw/*.ta
 
 def main() -> None:
     args = _parser().parse_args()
-    known = {name: rule.defaults for name, rule in rules.RULES.items()}
-    dataset = find(load_catalog(args.catalog, known), args.dataset, job="clean_laion")
+    dataset = dataset_of(args, "clean_laion")
     inputs = _without_sidecars(job.find_inputs(args.input))
     splits = list(_plan(inputs, dataset))
     metadata = {split.source["kind"] for split in splits} - {"unreadable"} == {"urls"}
@@ -49,7 +48,7 @@ def main() -> None:
     job.run(
         "clean_laion", args, splits, _settings(dataset, args) | scoring.settings(args),
         lambda split, sink, *model: clean_split(split, sink, dataset, *model, **options),
-        scores=rules.SCORES, table=metadata, **scoring.options(args),
+        scores=rules_of(dataset).scores(), rules=rules_of(dataset), table=metadata, **scoring.options(args),
     )  # fmt: skip
 
 
@@ -58,6 +57,7 @@ def _parser():
     parser.add_argument("--images", metavar="DIR", help="folder below which a parquet's image paths lie")
     parser.add_argument("--decode", action="store_true", help="decode every kept image, to find damage inside")
     scoring.add_flags(parser)
+    add_rule_flag(parser)
     return parser
 
 
@@ -66,18 +66,8 @@ def _settings(dataset: Dataset, args) -> dict:
         "language": dataset.language,
         "columns": dict(dataset.columns),
         "decode": args.decode,
-        **rule_settings(dataset.rules),
+        **rule_settings(rules_of(dataset), dataset.rules, dataset.plugins),
         "paper": {"original": dataset.original, "cleaned": dataset.cleaned},
-    }
-
-
-def rule_settings(chosen: Mapping[str, Mapping]) -> dict:
-    """Return the settings that rules add to `job.json`: themselves, their order in the funnel, thresholds by score."""
-    filters = [name for name, rule in rules.RULES.items() if rule.kind == "filter"]
-    return {
-        "rules": {name: dict(parameters or {}) for name, parameters in chosen.items()},
-        "order": ["not_downloaded", NO_TEXT, *filters],
-        "thresholds": rules.thresholds(chosen),
     }
 
 
@@ -202,7 +192,7 @@ def _clean_table(
     table: pa.Table, layout: pairs.TableLayout, split: Split, sink: Sink, dataset: Dataset, row: int
 ) -> None:
     columns = pairs.rule_columns(table, layout)
-    verdicts = rules.clean(columns, dataset.rules, language=dataset.language)
+    verdicts = rules.clean(columns, dataset.rules, language=dataset.language, known=rules_of(dataset))
     keys = _keys(f"{dataset.name}/{split.id}", row, table.num_rows)
     kept = pc.equal(verdicts["outcome"], KEPT)
     text_column = layout.columns["text"]

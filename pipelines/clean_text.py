@@ -8,6 +8,7 @@ duplicates (MinHash) the first is kept, over the whole dataset.
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 if __name__ == "__main__":  # run as a script: the checkout's root, not pipelines/, holds the packages
@@ -18,17 +19,20 @@ import pyarrow as pa
 
 from cleaners.dedup import Stacked, first_of_each, first_of_equals
 from cleaners.documents import PERMUTATIONS, broken_share, exact_key, mend, signature, similar_pairs
-from corpus.catalog import Dataset, find, load_catalog
+from corpus.catalog import Dataset
 from corpus.folder import OutputFolder
 from corpus.readers.rows import BadRow, TextRow
 from corpus.readers.slices import Slice, detect, plan, read
 from corpus.readers.text import document
 from corpus.records import Sample
 from corpus.splits import Sink, Split
+from corpus.verdicts import Verdict, dropped, failed
 from pipelines.engine import job, two_pass
 from pipelines.work import annotated
+from pipelines.work.datasets import add_rule_flag, dataset_of, rules_of
 
 ROWS_PER_SPLIT = 20_000
+ROWS_AT_ONCE = 256
 SCORES = {"characters": pa.int64(), "broken": pa.float64()}
 KEEP, EXACT, NEAR = 0, 1, 2  # decisions on a row
 _RULES = {EXACT: "exact_duplicate", NEAR: "near_duplicate"}
@@ -36,35 +40,32 @@ _DECISION = np.dtype([("row", "<i8"), ("what", "u1"), ("of_split", "<i4"), ("of_
 _FIRST_PASS = pa.schema(
     [("key", pa.string()), ("row", pa.int64()), ("exact", pa.int64()), ("signature", pa.binary(4 * PERMUTATIONS))]
 )
+_FLAGS = {
+    "min_characters": "too_short.min_characters",
+    "max_characters": "too_long.max_characters",
+    "max_broken": "broken_unicode.max",
+}  # short for a rule's parameter
 _EXAMPLE = "python pipelines/clean_text.py --dataset in-house-text --input 'wiki/*.txt' --output cleaned/text"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What a document must keep to; lengths in characters."""
-
-    min_characters: int
-    max_characters: int
-    max_broken: float
 
 
 def main() -> None:
     args = _parser().parse_args()
-    dataset = find(load_catalog(args.catalog), args.dataset, job="clean_text")
-    limits = {name: getattr(args, name) for name in ("min_characters", "max_characters", "max_broken")}
+    given = {parameter: getattr(args, name) for name, parameter in _FLAGS.items()}
+    args.rule += [f"{parameter}={value}" for parameter, value in given.items() if value is not None]
+    if args.duplicates == "keep":
+        args.rule += ["exact_duplicate=off", "near_duplicate=off"]
+    dataset = dataset_of(args, "clean_text")
     with annotated.user_errors():
         inputs = job.find_inputs(args.input)
         splits = annotated.as_splits(piece for path in inputs for piece in _slices(path, args.document))
-    order = ["no_text", "broken_unicode", "too_short", "too_long", *_RULES.values()]
-    settings = annotated.common_settings(dataset, order) | limits
-    settings |= {"document": args.document, "duplicates": args.duplicates, "thresholds": _thresholds(limits)}
-    options = {"dataset": dataset, "limits": Limits(**limits), "limit": args.limit}
-    if args.duplicates == "drop":
+    settings = annotated.common_settings(dataset) | {"document": args.document}
+    options, judged_by = {"dataset": dataset, "limit": args.limit}, {"scores": SCORES, "rules": rules_of(dataset)}
+    if not {"exact_duplicate", "near_duplicate"}.isdisjoint(rules_of(dataset).active(dataset.rules)):
         measure = annotated.as_work(measure_split, **options)
-        folder = two_pass.first_pass("documents", args, splits, settings, measure, scores=SCORES)
+        folder = two_pass.first_pass("documents", args, splits, settings, measure, **judged_by)
         splits = two_pass.decided(folder, splits, _decide(folder))
         options["decisions"] = folder.url
-    job.run("clean_text", args, splits, settings, annotated.as_work(clean_split, **options), scores=SCORES)
+    job.run("clean_text", args, splits, settings, annotated.as_work(clean_split, **options), **judged_by)
 
 
 def _parser():
@@ -73,15 +74,12 @@ def _parser():
     add(
         "--document", choices=("line", "file"), default="line", help="what is a document in a .txt file (default: line)"
     )
-    add("--min-characters", type=int, default=200, metavar="N", help="drop shorter documents (default: 200)")
-    add("--max-characters", type=int, default=1_000_000, metavar="N", help="drop longer documents (default: 1000000)")
-    add("--max-broken", type=float, default=0.001, metavar="SHARE", help="of lost characters (default: 0.001)")
+    add("--min-characters", type=int, metavar="N", help="short for --rule too_short.min_characters=N (default: 200)")
+    add("--max-characters", type=int, metavar="N", help="short for --rule too_long.max_characters=N (default: 1000000)")
+    add("--max-broken", type=float, metavar="SHARE", help="short for --rule broken_unicode.max=SHARE (default: 0.001)")
     add("--duplicates", choices=("drop", "keep"), default="drop", help="exact and near duplicates (default: drop)")
+    add_rule_flag(parser)
     return parser
-
-
-def _thresholds(limits: dict) -> dict:
-    return {"characters": [limits["min_characters"], limits["max_characters"]], "broken": [limits["max_broken"]]}
 
 
 def _slices(path: str, unit: str) -> Iterator[Slice]:
@@ -93,57 +91,48 @@ def _slices(path: str, unit: str) -> Iterator[Slice]:
 
 @dataclass(slots=True)
 class _Judged:
-    """A document after the rules that need no other: its text, or `problem` = (rule or kind, ledger columns)."""
+    """A document after the rules that need no other: its text, or the verdict on it."""
 
     key: str
     row: int
     document: TextRow | None = None
     text: str = ""
-    error: BadRow | None = None
-    rule: str | None = None
+    verdict: Verdict | None = None
     columns: dict = field(default_factory=dict)
 
     def record(self, sink: Sink) -> None:
-        if self.error is not None:
-            sink.error(self.key, self.row, self.error.kind, self.error.detail)
-        else:
-            sink.drop(self.key, self.row, self.rule, text_before=self.document.text[:500], **self.columns)
+        before = {"text_before": self.document.text[:500]} if self.document else {}
+        sink.lose(self.key, self.row, self.verdict, **before, **self.columns)
 
 
-def judge(split: Split, *, dataset: Dataset, limits: Limits, limit: int | None = None) -> Iterator[_Judged]:
+def judge(split: Split, *, dataset: Dataset, limit: int | None = None) -> Iterator[_Judged]:
     """Yield every document of a split, mended and measured, in order."""
-    columns = dict(dataset.columns)
-    for row, record in annotated.limited(read(annotated.slice_of(split)), limit):
-        found = record if isinstance(record, BadRow) else document(record, columns)
-        key = annotated.key_of(dataset, split, row)
-        if isinstance(found, BadRow):
-            yield _Judged(key, row, error=found)
-        else:
-            yield _measured(_Judged(key, row, found), limits)
+    columns, table = dict(dataset.columns), rules_of(dataset)
+    active = table.active(dataset.rules)
+    records = annotated.limited(read(annotated.slice_of(split)), limit)
+    while batch := list(islice(records, ROWS_AT_ONCE)):
+        judged = [_read(annotated.key_of(dataset, split, row), row, record, columns) for row, record in batch]
+        whole = [each for each in judged if each.verdict is None]
+        own = table.measured(active, {"text": pa.array([each.text for each in whole])}, dataset.language)
+        for i, each in enumerate(whole):
+            each.columns |= {name: float(values[i]) for name, values in own.items()}
+            each.verdict = table.judge(active, each.columns) if each.text else dropped("no_text", 0, 1)
+        yield from judged
 
 
-def _measured(judged: _Judged, limits: Limits) -> _Judged:
-    judged.text = mend(judged.document.text)
-    length, broken = len(judged.text), broken_share(judged.text)
-    judged.columns = {"characters": length, "broken": broken}
-    for rule, fails, value, threshold in (
-        ("no_text", length == 0, 0, 1),
-        ("broken_unicode", broken > limits.max_broken, broken, limits.max_broken),
-        ("too_short", length < limits.min_characters, length, limits.min_characters),
-        ("too_long", length > limits.max_characters, length, limits.max_characters),
-    ):
-        if fails:
-            judged.rule = rule
-            judged.columns |= {"value": value, "threshold": threshold}
-            break
-    return judged
+def _read(key: str, row: int, record, columns: dict) -> _Judged:
+    found = record if isinstance(record, BadRow) else document(record, columns)
+    if isinstance(found, BadRow):
+        return _Judged(key, row, verdict=failed(found.kind, found.detail))
+    text = mend(found.text)
+    return _Judged(key, row, found, text, columns={"characters": len(text), "broken": broken_share(text)})
 
 
 def measure_split(split: Split, sink: Sink, **options) -> None:
     """First pass: write the exact hash and the MinHash signature of every document that the other rules keep."""
     waiting = []
     for judged in judge(split, **options):
-        if judged.error is not None or judged.rule is not None:
+        if judged.verdict is not None:
             judged.record(sink)
         else:
             waiting.append(
@@ -186,18 +175,17 @@ def _signatures(table: pa.Table) -> np.ndarray:
 
 def clean_split(split: Split, sink: Sink, *, dataset: Dataset, decisions: str | None = None, **options) -> None:
     """Second pass, or the only one: write the documents of a split and a ledger row for every one of it."""
-    losers = {}
+    losers, active = {}, rules_of(dataset).active(dataset.rules)
     if decisions:
-        losers = {int(d["row"]): d for d in two_pass.decision_of(split, decisions) if d["what"] != KEEP}
+        found = two_pass.decision_of(split, decisions)
+        losers = {int(d["row"]): d for d in found if _RULES.get(int(d["what"])) in active}
     for judged in judge(split, dataset=dataset, **options):
-        if judged.error is not None or judged.rule is not None:
+        if judged.verdict is not None:
             judged.record(sink)
         elif judged.row in losers:
             decision = losers[judged.row]
-            judged.rule = _RULES[int(decision["what"])]
-            judged.columns["detail"] = (
-                f"of {dataset.name}/{int(decision['of_split']):05d}/{int(decision['of_row']):06d}"
-            )
+            copy_of = f"of {dataset.name}/{int(decision['of_split']):05d}/{int(decision['of_row']):06d}"
+            judged.verdict = dropped(_RULES[int(decision["what"])], detail=copy_of)
             judged.record(sink)
         else:
             sample = Sample(

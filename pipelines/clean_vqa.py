@@ -7,7 +7,7 @@ training data is kept unless --splits says otherwise; --exclude keeps test and v
 
 import functools
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 if __name__ == "__main__":  # run as a script: the checkout's root, not pipelines/, holds the packages
@@ -16,19 +16,21 @@ if __name__ == "__main__":  # run as a script: the checkout's root, not pipeline
 import pyarrow as pa
 
 from cleaners.draw import draw_labels
-from cleaners.vqa import METHODS, NoAnswer
-from corpus.catalog import Dataset, find, load_catalog
+from cleaners.vqa import METHODS
+from corpus.catalog import Dataset
 from corpus.readers import vqa
-from corpus.readers.grounding import visual_genome_images
 from corpus.readers.json_scan import CutJson, scan
 from corpus.readers.rows import BadFile, BadRow, VqaRow
-from corpus.readers.slices import Slice, detect, open_file, plan, plan_files, read
-from corpus.records import BadImage, EncodedImage, Sample, decode_image
+from corpus.readers.slices import open_file, read
+from corpus.records import EncodedImage, Sample, decode_image
 from corpus.splits import Sink, Split
+from corpus.verdicts import Lost, dropped
 from pipelines.engine import job
+from pipelines.engine.thumbnails import Thumbnails
 from pipelines.work import annotated
+from pipelines.work.datasets import add_rule_flag, dataset_of, rules_of
 
-ROWS_PER_SPLIT = 20_000
+TWO_PART = "vqav2"  # the layout of a file with questions and one with annotations
 SCORES = annotated.IMAGE_SCORES | {"answers": pa.int32(), "agreement": pa.float64()}
 _EXAMPLE = (
     "python pipelines/clean_vqa.py --dataset vqav2 --images coco/train2014 --output cleaned/vqav2 \\\n"
@@ -38,30 +40,34 @@ _EXAMPLE = (
 
 def main() -> None:
     args = _parser().parse_args()
-    dataset = find(load_catalog(args.catalog), args.dataset, job="clean_vqa")
+    dataset = dataset_of(args, "clean_vqa")
     inputs = job.find_inputs(args.input)
     with annotated.user_errors():
         annotated.check_images(args, needed=True)
         annotated.check_owners(args, dataset, inputs)
         layout, rows, beside = divide(inputs, dataset.reader)
-        splits = annotated.as_splits(_slices(rows, layout), beside)
+        splits = annotated.as_splits(vqa.READERS[layout].slices(rows), beside)
     work = annotated.as_work(
         clean_split, dataset=dataset, layout=layout, answer=args.answer, keep=tuple(args.splits), limit=args.limit,
         pictures=annotated.image_options(args),
     )  # fmt: skip
-    settings = annotated.common_settings(dataset, [*annotated.GUARD_RULES, "no_answer", "no_question"])
-    settings |= annotated.image_settings(args) | {
-        "answer": args.answer,
-        "splits": sorted(args.splits),
-        "layout": layout,
-    }
-    job.run("clean_vqa", args, splits, settings, work, scores=SCORES)
+    settings = (
+        annotated.common_settings(dataset)
+        | annotated.image_settings(args)
+        | {
+            "answer": args.answer,
+            "splits": sorted(args.splits),
+            "layout": layout,
+        }
+    )
+    job.run("clean_vqa", args, splits, settings, work, scores=SCORES, rules=rules_of(dataset))
 
 
 def _parser():
     parser = job.parser(__doc__, _EXAMPLE)
     annotated.add_image_flags(parser)
     annotated.add_split_flag(parser)
+    add_rule_flag(parser)
     parser.add_argument(
         "--answer", choices=METHODS, default="max_confidence",
         help="which of several answers is the label (default: max_confidence; see cleaners/vqa.py)",
@@ -77,15 +83,15 @@ def divide(inputs: list[str], reader: str) -> tuple[str, list[str], list[str]]:
     """
     beside = [path for path in inputs if path.endswith(f"/{annotated.VG_IMAGES}")]
     rest = [path for path in inputs if path not in beside]
-    if reader == "ai2d":
-        notes = [path for path in rest if "/annotations/" in path]
-        return "ai2d", *_both([p for p in rest if p not in notes], notes, "questions/*.json", "annotations/*.json")
+    if folder := vqa.READERS[reader].beside_folder:
+        notes = [path for path in rest if f"/{folder}/" in path]
+        return reader, *_both([p for p in rest if p not in notes], notes, "questions/*.json", f"{folder}/*.json")
     keys = {path: _first_keys(path) for path in rest if path.endswith(".json")}
-    if reader != "vqav2" and not any({"questions", "annotations"} & found for found in keys.values()):
+    if reader != TWO_PART and not any({"questions", "annotations"} & found for found in keys.values()):
         return reader, rest, beside
     notes = [path for path, found in keys.items() if "annotations" in found]
     rows = [path for path in rest if path not in notes]
-    return "vqav2", *_both(rows, notes, "a file with questions", "a file with annotations")
+    return TWO_PART, *_both(rows, notes, "a file with questions", "a file with annotations")
 
 
 def _both(rows: list[str], beside: list[str], first: str, second: str) -> tuple[list[str], list[str]]:
@@ -109,24 +115,10 @@ def _first_keys(path: str) -> set[str]:
     return keys
 
 
-def _slices(paths: list[str], reader: str) -> Iterator[Slice]:
-    if reader == "ai2d":
-        yield from plan_files(paths, 500)
-        return
-    for path in paths:
-        array = vqa.READERS[reader].array if detect(path) == "json" else None
-        yield from plan(path, ROWS_PER_SPLIT, array)
-
-
 @functools.lru_cache(maxsize=1)
 def _beside(paths: tuple[str, ...], reader: str, content: str) -> Mapping:
     """Open what questions are looked up in; once per process and `content`, the fingerprint of the files."""
-    layout = vqa.READERS[reader]
-    if reader == "ai2d":
-        return vqa.Files(paths)
-    if layout.side:
-        return vqa.Side(list(paths), layout.side, layout.side_id)
-    return visual_genome_images(list(paths))["coco_ids"] if paths else {}
+    return vqa.READERS[reader].beside(paths)
 
 
 def clean_split(
@@ -134,7 +126,7 @@ def clean_split(
     keep: tuple[str, ...], limit: int | None = None,
 ) -> None:  # fmt: skip
     """Clean one slice of questions: every question goes to the sink once, in input order."""
-    finder = annotated.Pictures(**pictures)
+    cleaner = _Cleaner(sink, dataset, annotated.Pictures(**pictures), METHODS[answer], keep)
     beside = _beside(tuple(split.source["beside"]), layout, str(split.fingerprint["beside"]))
     parse = vqa.READERS[layout].parse
     for row, record in annotated.limited(read(annotated.slice_of(split)), limit):
@@ -144,36 +136,46 @@ def clean_split(
             if isinstance(question, BadRow):
                 sink.error(key, row, question.kind, question.detail)
             else:
-                _clean(question, key, row, sink, dataset, finder, METHODS[answer], keep)
+                cleaner.clean(question, key, row)
 
 
-def _clean(question: VqaRow, key: str, row: int, sink: Sink, dataset: Dataset, pictures, choose, keep) -> None:
-    scores = {"answers": len(question.answers), "text_before": question.question}
-    if question.split not in keep:
-        sink.drop(key, row, "split", detail=question.split, **scores)
-        return
-    if not question.question.strip():
-        sink.drop(key, row, "no_question", **scores)
-        return
-    try:
-        label = choose(question.answers, question.preferred)
-        picture = _with_labels(pictures.load(question.image), question)
-    except NoAnswer as error:
-        sink.drop(key, row, "no_answer", detail=str(error), **scores)
-    except annotated.Banned as banned:
-        annotated.drop_banned(sink, key, row, banned, **scores)
-    except BadImage as error:
-        sink.error(key, row, error.kind, str(error), **scores)
-    else:
+class _Cleaner:
+    """Judges the questions of a split and writes what becomes of them."""
+
+    def __init__(self, sink: Sink, dataset: Dataset, pictures: annotated.Pictures, choose: Callable, keep):
+        self._sink, self._dataset, self._pictures, self._choose, self._keep = sink, dataset, pictures, choose, keep
+        self._table, self._thumbnails = rules_of(dataset), Thumbnails()
+        self._active = self._table.active(dataset.rules)
+
+    def clean(self, question: VqaRow, key: str, row: int) -> None:
+        """Write a question's sample, or why there is none."""
+        columns = {"answers": len(question.answers)}
+        try:
+            label = self._label(question)
+            picture = _with_labels(self._pictures.load(question.image), question)
+        except Lost as lost:
+            self._sink.lose(key, row, lost.verdict, text_before=question.question, **columns)
+            return
         agreement = sum(a.strip().lower() == label.lower() for a, _ in question.answers) / len(question.answers)
+        columns |= {"width": picture.width, "height": picture.height, "agreement": agreement}
+        if verdict := self._table.judge(self._active, columns):
+            shown = self._thumbnails.of(verdict.rule, picture.image.data)
+            self._sink.lose(key, row, verdict, text_before=question.question, thumbnail=shown, **columns)
+            return
         sample = Sample(
-            key=key, dataset=dataset.name, task=dataset.tasks[0], language=dataset.language,
+            key=key, dataset=self._dataset.name, task=self._dataset.tasks[0], language=self._dataset.language,
             width=picture.width, height=picture.height, images=[picture.image],
             scores={"agreement": round(agreement, 3)}, source=_source(question, row),
             annotations={"question": question.question.strip(), "answer": label},
         )  # fmt: skip
-        columns = {"width": picture.width, "height": picture.height, "answers": len(question.answers)}
-        sink.keep(sample, row, agreement=agreement, **columns)
+        self._sink.keep(sample, row, **columns)
+
+    def _label(self, question: VqaRow) -> str:
+        if question.split not in self._keep:
+            raise Lost(dropped("split", detail=question.split))
+        if not question.question.strip():
+            raise Lost(dropped("no_question"))
+        return self._choose(question.answers, question.preferred)
 
 
 def _with_labels(picture: annotated.Picture, question: VqaRow) -> annotated.Picture:

@@ -34,7 +34,9 @@ from corpus.records import BadImage, Sample, decode_image, from_members
 from corpus.shards import RawSample, read_shard
 from corpus.splits import Sink, Split
 from pipelines.engine import job, two_pass
+from pipelines.engine.thumbnails import Thumbnails
 from pipelines.work import annotated
+from pipelines.work.datasets import DEDUPLICATED
 from pipelines.work.hash_lists import lines_of, load, store, write_list
 
 SCORES = {"distance": pa.int32()}  # to the nearest evaluation image, in bits of 255; null above MAX_DISTANCE
@@ -82,16 +84,16 @@ def _run(args, inputs: Sequence[str]) -> None:
     lines = [line for place in args.against for line in lines_of(place)]
     settings = {
         "against": digest(lines), "each_other": args.each_other, "mark": args.mark,
-        "order": ["near_evaluation_image", "exact_duplicate", "near_duplicate"],
-        "thresholds": {"distance": [MAX_DISTANCE]},
+        "order": DEDUPLICATED.order(), "thresholds": {"distance": [MAX_DISTANCE]},
     }  # fmt: skip
     options = {"evaluation": store(args.output, lines), "limit": args.limit}
+    judged_by = {"scores": SCORES, "rules": DEDUPLICATED}
     if args.each_other:
         measure = annotated.as_work(measure_split, **options)
-        folder = two_pass.first_pass("images", args, splits, settings, measure, scores=SCORES)
+        folder = two_pass.first_pass("images", args, splits, settings, measure, **judged_by)
         splits = two_pass.decided(folder, splits, _decide(folder))
         options["decisions"] = folder.url
-    job.run("dedup", args, splits, settings, annotated.as_work(clean_split, mark=args.mark, **options), scores=SCORES)
+    job.run("dedup", args, splits, settings, annotated.as_work(clean_split, mark=args.mark, **options), **judged_by)
 
 
 @dataclass(slots=True)
@@ -195,7 +197,7 @@ def _matrix(table: pa.Table, column: str, kind: type) -> np.ndarray:
 
 def clean_split(split: Split, sink: Sink, *, mark: bool, decisions: str | None = None, **options) -> None:
     """Second pass, or the only one: write what stays, byte for byte as it was, and a ledger row for every sample."""
-    losers = {}
+    losers, thumbnails = {}, Thumbnails()
     if decisions:
         losers = {int(decision["row"]): decision for decision in two_pass.decision_of(split, decisions)}
     for judged in judge(split, **options):
@@ -208,6 +210,8 @@ def clean_split(split: Split, sink: Sink, *, mark: bool, decisions: str | None =
             sink.keep(judged.sample, judged.row, detail=f"{rule}: {detail}", **columns)
         elif rule:
             value = {"value": judged.near[1], "threshold": MAX_DISTANCE} if judged.near else {}
+            images = judged.sample.images
+            columns["thumbnail"] = thumbnails.of(rule, images[0].data if images else None)
             sink.drop(judged.sample.key, judged.row, rule, detail=detail, **columns, **value)
         else:
             sink.keep(judged.sample, judged.row, **columns)

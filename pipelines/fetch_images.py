@@ -16,7 +16,7 @@ if __name__ == "__main__":  # run as a script: the checkout's root, not pipeline
 
 import pyarrow as pa
 
-from corpus.catalog import Dataset, find, load_catalog
+from corpus.catalog import Dataset, find
 from corpus.folder import OutputFolder
 from corpus.ledger import Fuse
 from corpus.readers.rows import BadFile
@@ -27,6 +27,7 @@ from pipelines.fetch.answers import ROBOTS
 from pipelines.fetch.client import Limits
 from pipelines.fetch.guard import DnsCache
 from pipelines.fetch.run import fetch_split
+from pipelines.work.datasets import whole_catalog
 
 ROWS_PER_SPLIT = 10_000
 SCORES = {
@@ -38,7 +39,7 @@ _EXAMPLE = "python pipelines/fetch_images.py --dataset laion-en --input 'cleaned
 
 def main() -> None:
     args = _parser().parse_args()
-    dataset = find(load_catalog(args.catalog), args.dataset)
+    dataset = find(whole_catalog(args.catalog), args.dataset)
     splits = list(_plan(job.find_inputs(args.input), dataset))
     limits = Limits(
         total=args.timeout, retries=args.retries, max_bytes=args.max_bytes, connections=args.connections,

@@ -23,13 +23,14 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, features
 
-from corpus.catalog import find, load_catalog
+from corpus.catalog import find
 from corpus.folder import OutputFolder, digest
 from corpus.ledger import Counts
 from corpus.records import BadImage, EncodedImage, Sample
 from corpus.shards import IndexedShard
 from corpus.splits import Sink, Split
 from pipelines.engine import job
+from pipelines.work.datasets import whole_catalog
 from synth_ocr import fonts, settings
 from synth_ocr.document import Line, NoText, Picture, compose
 from synth_ocr.glyphs import Typeface, load_face
@@ -62,7 +63,7 @@ class Sources:
 def main() -> None:
     args = _parser().parse_args()
     args.dataset = args.dataset or f"synthdog-{args.language}"
-    language = find(load_catalog(args.catalog), args.dataset, job="make_ocr").language
+    language = find(whole_catalog(args.catalog), args.dataset, job="make_ocr").language
     if language != args.language:
         raise job.UserError(f"dataset {args.dataset!r} is {language}, but --language is {args.language}")
     recipe, faces, files = _recipe(args), _faces(args.fonts, language), _files(args)

@@ -15,10 +15,11 @@ if __name__ == "__main__":  # run as a script: the checkout's root, not pipeline
 import pyarrow as pa
 from PIL import features
 
-from corpus.catalog import find, load_catalog
+from corpus.catalog import find
 from corpus.splits import Sink, Split
 from pipelines.engine import job
 from pipelines.proof.scenes.tasks import LEVELS, scene_sample
+from pipelines.work.datasets import whole_catalog
 
 CATALOG = Path(__file__).resolve().parent / "scenes.yaml"
 PARTS = ("train", "val")
@@ -29,7 +30,7 @@ _EXAMPLE = "python pipelines/make_scenes.py --dataset scenes-vqa --count 1000 --
 def main() -> None:
     args = _parser().parse_args()
     args.catalog = args.catalog or str(CATALOG)
-    dataset = find(load_catalog(args.catalog), args.dataset, job="make_scenes")
+    dataset = find(whole_catalog(args.catalog), args.dataset, job="make_scenes")
     (task,) = dataset.tasks
     settings = LEVELS[args.level] | ({"size": args.size} if args.size else {})
     seed = f"{args.part}/{args.seed}"

@@ -9,10 +9,11 @@ from pathlib import Path
 if __name__ == "__main__":  # run as a script: the checkout's root, not pipelines/, holds the packages
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from corpus.catalog import Dataset, load_catalog
+from corpus.catalog import Dataset
 from corpus.folder import OutputFolder
 from corpus.ledger import Counts
 from pipelines.engine import job
+from pipelines.work.datasets import whole_catalog
 
 _EXAMPLE = "python pipelines/paper_tables.py cleaned/*"
 # Table 3's rows: the paper's total and the tasks of catalog.yaml that make it up.
@@ -34,7 +35,7 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", metavar="DIR", help="output folders of cleaning jobs")
     parser.add_argument("--catalog", metavar="FILE", help="default: the catalog.yaml of this checkout")
     args = parser.parse_args()
-    catalog = load_catalog(args.catalog) if args.catalog else load_catalog()
+    catalog = whole_catalog(args.catalog)
     counts = read_counts(args.folders, catalog)
     print("\n".join([*table_2(catalog, counts), "", *table_3(catalog, counts)]))
 

@@ -15,11 +15,12 @@ from pathlib import Path
 if __name__ == "__main__":  # run as a script: the checkout's root, not pipelines/, holds the packages
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from corpus.catalog import find, load_catalog
+from corpus.catalog import find
 from corpus.ledger import Fuse
 from corpus.splits import Sink, Split
 from pipelines.engine import job
 from pipelines.work import documents, pages
+from pipelines.work.datasets import whole_catalog
 from renderers import rules
 from renderers.charset import decode_html
 from renderers.chromium import find_chromium
@@ -36,7 +37,7 @@ _FUSE = Fuse(in_a_row=1000, share=0.95)
 
 def main() -> None:
     args = _parser().parse_args()
-    dataset = find(load_catalog(args.catalog), args.dataset, job="render_html")
+    dataset = find(whole_catalog(args.catalog), args.dataset, job="render_html")
     thresholds = pages.thresholds(args.rule, dataset.rules, rules.HTML_RULES)
     drawing = HtmlSettings(args.width, args.viewport_height, args.max_height)
     output = OutputSettings(args.quality, Budget(args.tokens, height=args.window_height), thresholds)

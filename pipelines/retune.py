@@ -1,15 +1,17 @@
 #!/usr/bin/env python
-"""Move thresholds of a cleaned folder without computing or fetching anything again.
+"""Move thresholds of a folder that any cleaning job made, without computing or fetching anything again.
 
 Rows are judged anew from the scores in the ledger, and kept samples are copied byte for byte. A loosened threshold can
-need samples that were not kept, and scores of rules that never saw them: the input splits concerned are named, and
-only those are read and cleaned again.
+need samples that were not kept, and scores of rules that never saw them: the input splits concerned are named; of
+clean_laion.py's folders those are read and cleaned again, for others the job has to run.
 """
 
 import argparse
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 if __name__ == "__main__":  # run as a script: the checkout's root, not pipelines/, holds the packages
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
@@ -19,16 +21,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import yaml
 
-from cleaners import rules
-from corpus.catalog import Dataset, find, load_catalog
+from corpus.catalog import Dataset, find
 from corpus.folder import OutputFolder
-from corpus.ledger import DROPPED, KEPT
+from corpus.ledger import BASE
+from corpus.rules import RuleTable, WrongRule, failing
 from corpus.shards import IndexedShard
 from corpus.splits import Sink, Split
-from pipelines.clean_laion import clean_split, rule_settings
+from corpus.verdicts import DROPPED, KEPT
+from pipelines.clean_laion import clean_split
 from pipelines.engine import job
+from pipelines.work.datasets import TABLES, changed_rules, rule_settings, rules_of, whole_catalog
 
 _EXAMPLE = "python pipelines/retune.py cleaned/laion-en --set clip_score.min=0.30 --output cleaned/laion-en-030"
 
@@ -37,35 +40,33 @@ def main() -> None:
     args = _parser().parse_args()
     old = OutputFolder(args.folder)
     settings = old.settings()
-    if settings.get("job") != "clean_laion":
-        maker = settings.get("job")
-        raise job.UserError(f"{args.folder} was made by {maker}; retune.py works on folders of clean_laion.py")
-    changed = _changed_rules(settings["rules"], args.set)
-    manifests = old.manifests()
-    table = any(f"{split}.urls.parquet" in old.names() for split in manifests)
-    again = {split for split in manifests if _must_read_again(_ledger(old, split), changed)}
-    _announce(again, manifests)
+    table = _table(args, settings)
+    changed = _changed_rules(table, settings["rules"], args.set)
+    manifests, names = old.manifests(), set(old.names())
+    rows_of_urls = any(f"{split}.urls.parquet" in names for split in manifests)
+    again = _splits_to_read_again(args, old, settings, table, changed)
     args.dataset, args.limit = settings["dataset"], settings["limit"]
     splits = [Split(name, manifest.source, manifest.input) for name, manifest in manifests.items()]
     new_settings = {k: v for k, v in settings.items() if k not in ("job", "version", "dataset", "limit")}
-    new_settings |= rule_settings(changed)
-    dataset = _dataset(args, settings, changed)
+    new_settings |= rule_settings(table, changed)
+    dataset = _dataset(args, settings, changed) if again else None
 
     def retune(split: Split, sink: Sink) -> None:
         if split.id in again:
             clean_split(split, sink, dataset, limit=args.limit, decode=settings["decode"], images=args.images)
         else:
-            retune_split(split, sink, old, changed, table)
+            retune_split(split, sink, old, table, changed, rows_of_urls)
 
-    job.run("clean_laion", args, splits, new_settings, retune, scores=rules.SCORES, table=table)
+    scores = _scores(old, next(iter(manifests), None))
+    job.run(settings["job"], args, splits, new_settings, retune, scores=scores, rules=table, table=rows_of_urls)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=f"example:\n  {_EXAMPLE}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", metavar="DIR", help="output folder of clean_laion.py")
-    parser.add_argument("--set", nargs="+", required=True, metavar="RULE.PARAMETER=VALUE")
+    parser.add_argument("folder", metavar="DIR", help="output folder of a cleaning job")
+    parser.add_argument("--set", nargs="+", required=True, action="extend", metavar="RULE.PARAMETER=VALUE")
     parser.add_argument("--output", required=True, metavar="DIR2")
     parser.add_argument("--catalog", metavar="FILE", help="default: the catalog.yaml of this checkout")
     parser.add_argument("--images", metavar="DIR", help="as for clean_laion.py, where splits must be read again")
@@ -74,23 +75,57 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _changed_rules(settings: Mapping[str, Mapping], changes: list[str]) -> dict[str, dict]:
+def _table(args, settings: Mapping) -> RuleTable:
+    """Return the rules that the folder's rows were judged by; a user's own come from the catalog."""
+    maker = settings.get("job")
+    if settings.get("plugins"):
+        return rules_of(find(whole_catalog(args.catalog), settings["dataset"]))
+    if maker not in TABLES:
+        raise job.UserError(f"{args.folder} was made by {maker}; retune.py works on folders of {', '.join(TABLES)}")
+    return TABLES[maker]
+
+
+def _changed_rules(table: RuleTable, settings: Mapping[str, Mapping], changes: list[str]) -> dict:
     """Return the rules with `RULE.PARAMETER=VALUE` applied. UserError for anything that is no threshold."""
-    changed = {name: dict(parameters) for name, parameters in settings.items()}
+    active = table.active(settings)
     for change in changes:
-        name, _, value = change.partition("=")
+        name = change.partition("=")[0]
         rule, _, parameter = name.partition(".")
-        if rule not in changed:
-            raise job.UserError(f"--set {change}: the folder was made with the rules {', '.join(changed)}")
-        if parameter not in rules.RULES[rule].limits:
-            known = [f"{r}.{p}" for r in changed for p in rules.RULES[r].limits]
+        if rule not in active:
+            raise job.UserError(f"--set {change}: the folder was made with the rules {', '.join(active)}")
+        if parameter not in table[rule].limits:
+            known = [f"{r}.{p}" for r in active for p in table[r].limits]
             raise job.UserError(f"--set {change}: {name!r} is no threshold; thresholds are {', '.join(known)}")
-        changed[rule][parameter] = yaml.safe_load(value)
     try:
-        rules.validate(changed)
-    except ValueError as error:
+        changed = changed_rules(table, settings, changes)
+        table.check(changed)
+    except WrongRule as error:
         raise job.UserError(f"--set: {error}") from None
     return changed
+
+
+def _splits_to_read_again(args, old: OutputFolder, settings: Mapping, table: RuleTable, changed: Mapping) -> set[str]:
+    """Return the splits with rows that may now be kept. UserError where no ledger can say what becomes of them."""
+    manifests, again, falls, compared = old.manifests(), set(), 0, 0
+    comparing = [name for name, rule in table.items() if rule.compares]
+    for split in manifests:
+        found = judge(_ledger(old, split), table, changed)
+        again |= {split} if found.passed.any() else set()
+        falls += int((found.fails & found.kept).sum())
+        compared += sum(manifests[split].counts.dropped.get(name, 0) for name in comparing)
+    flags = " ".join(f"--rule {change}" for change in args.set)
+    if falls and compared:
+        raise job.UserError(
+            f"{compared} rows were dropped in favour of others ({', '.join(comparing)}), and {falls} fall now: "
+            f"run {settings['job']}.py again with {flags}"
+        )
+    if again and settings["job"] != "clean_laion":
+        raise job.UserError(
+            f"{len(again)} of {len(manifests)} splits hold rows that may now be kept, and their samples are not in "
+            f"{args.folder}: run {settings['job']}.py again with {flags}"
+        )
+    _announce(again, manifests)
+    return again
 
 
 def _announce(again: set[str], manifests: Mapping) -> None:
@@ -100,12 +135,15 @@ def _announce(again: set[str], manifests: Mapping) -> None:
         print(f"{len(again)} of {len(manifests)} splits hold rows that may now be kept; reading again:\n{names}{more}")
 
 
-def _dataset(args, settings: dict, changed: Mapping) -> Dataset:
-    entry = find(load_catalog(args.catalog), settings["dataset"])
-    return Dataset(
-        name=entry.name, language=settings["language"], licence=entry.licence, job=entry.job, reader=entry.reader,
-        tasks=entry.tasks, columns=settings["columns"], rules=changed,
-    )  # fmt: skip
+def _dataset(args, settings: Mapping, changed: Mapping) -> Dataset:
+    entry = find(whole_catalog(args.catalog), settings["dataset"])
+    return replace(entry, language=settings["language"], columns=settings["columns"], rules=changed)
+
+
+def _scores(folder: OutputFolder, split: str | None) -> dict[str, pa.DataType]:
+    """Return the columns that the job measured: those of its ledgers beyond the ones that every ledger has."""
+    schema = _ledger(folder, split).schema if split else pa.schema([])
+    return {column.name: column.type for column in schema if column.name not in BASE.names}
 
 
 def _ledger(folder: OutputFolder, split: str) -> pa.Table:
@@ -113,40 +151,58 @@ def _ledger(folder: OutputFolder, split: str) -> pa.Table:
         return pq.read_table(file)
 
 
-def judge(ledger: pa.Table, settings: Mapping[str, Mapping]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Judge ledger rows by their scores: (rule that fails or None, value, threshold, was its dropping rule passed)."""
+class Judged(NamedTuple):
+    """What moved thresholds say of ledger rows, one entry a row."""
+
+    rule: np.ndarray  # the first rule that drops it, None where none does
+    value: np.ndarray
+    threshold: np.ndarray
+    kept: np.ndarray  # it was kept before
+    dropped: np.ndarray  # a rule dropped it before
+    passed: np.ndarray  # the rule that dropped it before does not any more
+
+    @property
+    def fails(self) -> np.ndarray:
+        """A rule drops it."""
+        return ~np.equal(self.rule, None)
+
+
+def judge(ledger: pa.Table, table: RuleTable, settings: Mapping[str, Mapping]) -> Judged:
+    """Judge ledger rows by their scores."""
     size = ledger.num_rows
-    failing, value, limit = np.full(size, None, object), np.full(size, np.nan), np.full(size, np.nan)
-    for name, parameters in settings.items():
-        for parameter, bound in rules.RULES[name].limits.items():
-            score = ledger[bound.score].to_numpy(zero_copy_only=False).astype(float)
-            threshold = {**rules.RULES[name].defaults, **parameters}[parameter]
-            fails = (score < threshold if bound.bound == "min" else score > threshold) & np.equal(failing, None)
-            failing[fails], value[fails], limit[fails] = name, score[fails], threshold
+    rule, value, limit = np.full(size, None, object), np.full(size, np.nan), np.full(size, np.nan)
+    for name, parameters in table.active(settings).items():
+        if not table[name].limits:
+            continue
+        scores = {score: _numbers(ledger[score]) for score in table[name].measures}
+        drop, values, limits = failing(table[name], parameters, scores)
+        new = drop & np.equal(rule, None)
+        rule[new], value[new], limit[new] = name, values[new], limits[new]
+    outcome = {each: pc.equal(ledger["outcome"], each).to_numpy(zero_copy_only=False) for each in (KEPT, DROPPED)}
     # A rule without a threshold (a missing score, no text) has no score to judge by: its verdict stands.
-    dropped = pc.equal(ledger["outcome"], DROPPED).to_numpy(zero_copy_only=False)
-    return failing, value, limit, dropped & np.equal(failing, None) & _by_threshold(ledger)
+    passed = outcome[DROPPED] & np.equal(rule, None) & _by_threshold(ledger, table)
+    return Judged(rule, value, limit, outcome[KEPT], outcome[DROPPED], passed)
 
 
-def _by_threshold(ledger: pa.Table) -> np.ndarray:
+def _numbers(column: pa.ChunkedArray) -> np.ndarray:
+    return column.cast(pa.float64()).to_numpy(zero_copy_only=False).astype(float)
+
+
+def _by_threshold(ledger: pa.Table, table: RuleTable) -> np.ndarray:
     with_score = ledger["value"].is_valid().to_numpy() & ledger["threshold"].is_valid().to_numpy()
-    known = np.isin(ledger["rule"].to_numpy(zero_copy_only=False).astype(str), list(rules.RULES))
-    return with_score & known
+    known = [name for name, rule in table.items() if rule.limits]
+    return with_score & np.isin(ledger["rule"].to_numpy(zero_copy_only=False).astype(str), known)
 
 
-def _must_read_again(ledger: pa.Table, settings: Mapping[str, Mapping]) -> bool:
-    return bool(judge(ledger, settings)[3].any())
-
-
-def retune_split(split: Split, sink: Sink, old: OutputFolder, settings: Mapping[str, Mapping], table: bool) -> None:
+def retune_split(
+    split: Split, sink: Sink, old: OutputFolder, table: RuleTable, settings: Mapping[str, Mapping], rows_of_urls: bool
+) -> None:
     """Judge a split's ledger anew and copy the samples that stay."""
     ledger = _ledger(old, split.id)
-    failing, value, limit, _ = judge(ledger, settings)
-    was_kept = pc.equal(ledger["outcome"], KEPT).to_numpy(zero_copy_only=False)
-    falls = was_kept & ~np.equal(failing, None)
-    moves = ~was_kept & ~np.equal(failing, None) & pc.equal(ledger["outcome"], DROPPED).to_numpy(zero_copy_only=False)
-    stays = np.flatnonzero(~falls[was_kept])
-    if table:
+    found = judge(ledger, table, settings)
+    falls = found.kept & found.fails
+    stays = np.flatnonzero(~falls[found.kept])
+    if rows_of_urls:
         with fsspec.open(f"{old.url}/{split.id}.urls.parquet", "rb") as file:
             sink.write_table(pq.read_table(file).take(pa.array(stays)))
     else:
@@ -154,7 +210,8 @@ def retune_split(split: Split, sink: Sink, old: OutputFolder, settings: Mapping[
         for i in stays:
             key, members = shard[int(i)]
             sink.write_members(key, members.items())
-    sink.rows(_with_verdicts(ledger, falls | moves, failing, value, limit))
+    moves = falls | (found.dropped & found.fails)
+    sink.rows(_with_verdicts(ledger, moves, found.rule, found.value, found.threshold))
 
 
 def _with_verdicts(ledger: pa.Table, changed: np.ndarray, failing, value, limit) -> pa.Table:

@@ -18,13 +18,14 @@ import fsspec
 import pyarrow as pa
 
 from cleaners import clip
-from corpus.catalog import Dataset, find, load_catalog
+from corpus.catalog import Dataset
 from corpus.records import BadImage, Sample, from_members
 from corpus.shards import RawSample, read_shard
 from corpus.splits import Sink, Split, fingerprint
 from pipelines.engine import job
-from pipelines.engine.report import thumbnail
+from pipelines.engine.thumbnails import thumbnail
 from pipelines.work import scoring
+from pipelines.work.datasets import SCORED, dataset_of, rule_settings
 
 SCORES = {"clip_score": pa.float64(), "width": pa.int32(), "height": pa.int32()}
 _THUMBNAILS = 6  # of pairs dropped, in each split
@@ -36,18 +37,17 @@ _EXAMPLE = (
 
 def main() -> None:
     args = _parser().parse_args()
-    dataset = find(load_catalog(args.catalog), args.dataset)
+    dataset = dataset_of(args)
     inputs = job.find_inputs(args.input)
     splits = [Split(f"{i:05d}", {"url": url}, fingerprint(url)) for i, url in enumerate(inputs)]
-    floor = (dataset.rules.get("clip_score") or {}).get("min")
-    lines = [] if floor is None else [floor]
-    settings = {"threshold": floor, "order": ["clip_score"], "thresholds": {"clip_score": lines}}
+    rules = {name: given for name, given in dataset.rules.items() if name in SCORED}
+    floor = SCORED.active(rules).get("clip_score", {}).get("min")
     job.run(
-        "score_clip", args, splits, settings | scoring.settings(args),
+        "score_clip", args, splits, rule_settings(SCORED, rules) | scoring.settings(args),
         lambda split, sink, model: score_split(
             split, sink, model, floor=floor, decoders=args.decoders, limit=args.limit, dataset=dataset
         ),
-        scores=SCORES, **scoring.options(args),
+        scores=SCORES, rules=SCORED, **scoring.options(args),
     )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from rich.text import Text
 from corpus.packs import Pack, StageFolder, WrongCorpus
 from corpus.parsing import parse_tokens
 from corpus.tokens import Tokenizer
-from pipelines.engine.report import thumbnail
+from pipelines.engine.thumbnails import thumbnail
 
 _EXAMPLE = "python pipelines/show_packs.py demo/stage2 --task ocr --count 3 --html ocr.html"
 _COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#f032e6")

@@ -5,10 +5,6 @@ It exists so that tests and the demo score image-text pairs with a real model th
 knows shapes, colours, counts, positions and printed words in English and Chinese, and of photographs only the few
 that it is shown: those of the demo crawl. The output is an ordinary open_clip folder (`local-dir:`): config, tokenizer
 and fp16 safetensors.
-
-    python pipelines/train_tiny_clip.py --output scenes_clip
-    python pipelines/train_tiny_clip.py --init scenes_clip --photos pipelines/demo_photos.yaml \\
-        --steps 100 --lr 5e-4 --output cleaners/tiny_clip
 """
 
 import argparse
@@ -37,6 +33,10 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from cleaners.clip import encode_text
 from pipelines.proof.scenes.scene import scene
 
+_EXAMPLE = """examples:
+  python pipelines/train_tiny_clip.py --output scenes_clip
+  python pipelines/train_tiny_clip.py --init scenes_clip --photos pipelines/demo_photos.yaml --steps 100 --lr 5e-4 \\
+      --output cleaners/tiny_clip"""
 MODEL = {
     "embed_dim": 128,
     "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 16},
@@ -252,7 +252,9 @@ def save_half(model, path: Path):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--init", type=Path, help="a folder that this script made, to go on from")
     parser.add_argument("--photos", type=Path, help="YAML list of {package, file, en: [captions], zh: [captions]}")

@@ -4,6 +4,7 @@ import pytest
 
 from corpus.catalog import CatalogError, find, load_catalog
 from corpus.records import TASKS
+from pipelines.work.datasets import JOBS
 
 GOOD = """\
 mine:
@@ -19,7 +20,7 @@ mine:
 def load(tmp_path, text):
     path = tmp_path / "catalog.yaml"
     path.write_text(text)
-    return load_catalog(path, {"clip_score": ("min",), "emoji": ()})
+    return load_catalog(path, JOBS)
 
 
 def test_the_catalog_that_ships_holds_tables_2_and_3():
@@ -47,8 +48,23 @@ def test_a_good_catalog_is_typed(tmp_path):
     [
         (("reader:", "raeder:"), r":5: mine: no setting 'raeder' \(did you mean 'reader'\?\); known: language"),
         (("{clip_score", "{clip_skore"), r":7: mine: no rule 'clip_skore' \(did you mean 'clip_score'\?\).*emoji"),
-        (("{min", "{mix"), r":7: mine: rule 'clip_score' has no parameter 'mix'.*known: min"),
+        (
+            ("{min", "{mix"),
+            r":7: mine: rule 'clip_score' has no parameter 'mix' \(did you mean 'min'\?\); it has min, missing",
+        ),
         (("{min: 0.3}", "0.3"), r":7: mine: rule 'clip_score' takes a mapping"),
+        (("{min: 0.3}", "{min: high}"), r":7: mine: clip_score.min must be a number, not 'high'"),
+        (
+            ("rules: {clip_score: {min: 0.3}}", "rules:\n    clip_score:\n      min: abc"),
+            r":9: mine: clip_score.min must be",
+        ),
+        (("reader: columns", "reader: colums"), r":5: mine: no reader 'colums' \(did you mean 'columns'\?\)"),
+        (("clean_laion", "clean_lion"), r":4: mine: no job 'clean_lion' \(did you mean 'clean_laion'\?\)"),
+        (
+            ("job: clean_laion\n  reader: columns", "job: clean_text\n  reader: text"),
+            r":7: mine: no rule 'clip_score'.*too_short",
+        ),
+        (("[caption]", "caption"), r":6: mine: tasks must be a list"),
         (("[caption]", "[captions]"), r":6: mine: no task 'captions' \(did you mean 'caption'\?\)"),
         (("language: en", "language: fr"), r":2: mine: language 'fr'"),
         (("licence: yours\n  ", ""), r"mine: licence missing"),

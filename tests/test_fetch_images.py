@@ -156,7 +156,8 @@ def test_killed_and_restarted_it_ends_byte_identical(tmp_path, server, monkeypat
     source = url_list(tmp_path / "in.parquet", urls)
     monkeypatch.setattr(fetch_images, "ROWS_PER_SPLIT", 60)
     run(monkeypatch, source, tmp_path / "whole")
-    code = "from pipelines import fetch_images, job; fetch_images.ROWS_PER_SPLIT = 60; job.main(fetch_images.main)"
+    code = "from pipelines import fetch_images as f; from pipelines.engine import job; "
+    code += "f.ROWS_PER_SPLIT = 60; job.main(f.main)"
     command = [sys.executable, "-c", code, "--dataset", "laion-en", "--input", str(source), "--output",
                str(tmp_path / "killed"), "--workers", "0", "--allow-private", "--max-bytes", "1000000"]  # fmt: skip
     rng, kills = random.Random(1), 0

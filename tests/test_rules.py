@@ -284,21 +284,24 @@ def test_a_megabyte_is_no_trouble(number):
 @pytest.mark.parametrize(
     ("settings_", "message"),
     [
-        ({"aspect": {}}, "no rule 'aspect'; rules are special_tags, html, patterns, aspect_ratio"),
+        (
+            {"aspect": {}},
+            "no rule 'aspect' (did you mean 'aspect_ratio'?); rules are special_tags, html, patterns, aspect_ratio",
+        ),
         ({"emoji": {"min": 1}}, "rule 'emoji' has no parameter 'min'; it has max"),
         ({"html": {"x": 1}}, "rule 'html' has no parameter 'x'; it has none"),
         ({"image_size": {"min_side": "200"}}, "image_size.min_side must be a number, not '200'"),
         ({"image_size": {"min_side": True}}, "must be a number, not True"),
         ({"clip_score": {"min": float("nan")}}, "must be a number, not nan"),
         ({"clip_score": {"missing": "maybe"}}, "must be 'keep' or 'drop', not 'maybe'"),
-        ({"patterns": {"skip": ["urls"]}}, "patterns are mojibake"),
-        ({"patterns": {"skip": "url"}}, "is a list of patterns"),
-        ({"special_tags": {"tags": "<("}}, "special_tags.tags is no RE2 pattern"),
+        ({"patterns": {"skip": ["urls"]}}, "a list of patterns (mojibake"),
+        ({"patterns": {"skip": "url"}}, "must be a list of patterns"),
+        ({"special_tags": {"tags": "<("}}, "special_tags.tags must be an RE2 pattern"),
     ],
 )
 def test_wrong_settings_name_the_known_ones(settings_, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        rules.validate(settings_)
+        rules.RULES.check(settings_)
 
 
 def test_unknown_languages_are_named():
@@ -310,11 +313,11 @@ def test_rules_that_are_absent_are_off_and_null_parameters_are_defaults():
     assert one("дом", {})["outcome"] == "kept"
     assert one("<b>дом</b>", {"html": None})["text_after"] == "дом"
     assert one("a_b #c", {"patterns": {"skip": ["underscores"]}})["text_after"] == "a_b c"
-    rules.validate({"html": None, "text_length": {"min_words": 2}})
+    rules.RULES.check({"html": None, "text_length": {"min_words": 2}})
 
 
 def test_thresholds_of_a_setting():
-    found = rules.thresholds({"text_length": {"min_words": 5}, "clip_score": {}, "html": None})
+    found = rules.RULES.thresholds({"text_length": {"min_words": 5}, "clip_score": {}, "html": None})
     assert found == {"characters": [6, 1000], "words": [5, 256], "clip_score": [0.28]}
 
 

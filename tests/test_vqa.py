@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cleaners.vqa import METHODS, NoAnswer, majority, max_confidence, most_sure, normal, published
+from cleaners.vqa import METHODS, majority, max_confidence, most_sure, normal, published
 from corpus.readers import vqa
 from corpus.readers.rows import BadRow, VqaRow
+from corpus.verdicts import Lost
 
 ANSWERS = st.lists(
     st.tuples(st.sampled_from(["yes", "Yes.", "no", "2", "two"]), st.sampled_from(["yes", "maybe", "no"])), min_size=1
@@ -41,7 +42,7 @@ def test_the_methods_differ_where_they_should():
 
 @pytest.mark.parametrize("answers", [[], [("", "yes")], [("a", "certainly")]])
 def test_answers_that_cannot_be_chosen_from(answers):
-    with pytest.raises(NoAnswer):
+    with pytest.raises(Lost):
         max_confidence(answers)
 
 

@@ -28,6 +28,22 @@ class CaptionReader:
     tables: Callable[[str], Mapping] | None = None
     columns: Mapping[str, str] | None = None  # defaults, for layouts whose columns can be named
     mirror: Mapping[str, str] | None = None  # the columns of the set's copies as parquet, jsonl or csv
+    old_links: bool = False  # an image that is gone from the web is no fault here
+    several_texts: bool = False  # an image may have several texts, of which the longest is wanted
+    own_images: bool = False  # the records may hold their images
+    tabular: bool = True  # its copies as parquet, jsonl or csv are tables of texts and images
+
+
+def layout_of(reader: str, file_format: str) -> tuple[CaptionReader, dict[str, str]]:
+    """Return how a file of a set is read, whose owners' layout is `reader`, and its columns' usual names."""
+    own = READERS[reader]
+    if file_format == "tar":
+        layout = READERS["shards"]
+    elif file_format in ("parquet", "jsonl", "csv") and own.tabular and own.columns is None:
+        layout = READERS["generic"]
+    else:
+        layout = own
+    return layout, dict(layout.columns or own.mirror or {})
 
 
 def url_then_caption(record, columns: Mapping, tables: Mapping) -> Iterator[CaptionRow | BadRow]:
@@ -162,13 +178,14 @@ def sbu(record, columns: Mapping, tables: Mapping) -> Iterator[CaptionRow | BadR
     )
 
 
+_MIRROR = {"text": "caption", "url": "image_url"}
 READERS = {
-    "cc12m": CaptionReader(url_then_caption, mirror={"text": "caption", "url": "image_url"}),
-    "cc3m": CaptionReader(caption_then_url, mirror={"text": "caption", "url": "image_url"}),
-    "sbu": CaptionReader(sbu, arrays=("image_urls", "captions"), mirror={"text": "caption", "url": "image_url"}),
-    "coco": CaptionReader(coco, array="annotations", tables=coco_images),
-    "coco-cn": CaptionReader(coco_cn),
-    "laion-coco": CaptionReader(columns_of_choice, columns={"text": "top_caption", "url": "URL"}),
-    "generic": CaptionReader(columns_of_choice),
+    "cc12m": CaptionReader(url_then_caption, mirror=_MIRROR, old_links=True, several_texts=True),
+    "cc3m": CaptionReader(caption_then_url, mirror=_MIRROR, old_links=True, several_texts=True),
+    "sbu": CaptionReader(sbu, arrays=("image_urls", "captions"), mirror=_MIRROR, old_links=True, several_texts=True),
+    "coco": CaptionReader(coco, array="annotations", tables=coco_images, several_texts=True, tabular=False),
+    "coco-cn": CaptionReader(coco_cn, several_texts=True),
+    "laion-coco": CaptionReader(columns_of_choice, columns={"text": "top_caption", "url": "URL"}, old_links=True),
+    "generic": CaptionReader(columns_of_choice, own_images=True),
     "shards": CaptionReader(shard_sample),
 }

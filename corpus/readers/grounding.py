@@ -7,6 +7,7 @@ instances.json (lichengunc/refer refer.py); their MDETR versions (ashkamath/mdet
 (cocodataset.org, format-data); Qwen-VL's own jsonl {image, sent, bbox, width, height} (QwenLM/Qwen-VL eval_mm).
 """
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -14,8 +15,10 @@ import numpy as np
 
 from corpus.readers.captions import coco_names
 from corpus.readers.json_scan import CutJson, scan
+from corpus.readers.names import split_of
+from corpus.readers.refs_pickle import load_refs
 from corpus.readers.rows import BadFile, BadRow, GroundingRow, ImageRef, Phrase
-from corpus.readers.slices import Slice, open_file, parquet_batches
+from corpus.readers.slices import Slice, detect, open_file, parquet_batches, plan, read
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,33 @@ class GroundingReader:
     parse: Callable[[object, Mapping, str], Iterator[GroundingRow | BadRow]]
     array: str | None = None
     tables: Callable[[list[str]], Mapping] | None = None  # of the files beside, or of the file itself
+    own_tables: bool = False  # what it looks up stands in the file of the records itself
+    read: Callable[[Slice], Iterator[tuple[int, object]]] = read
+    plan: Callable[[str, int], Iterator[Slice]] | None = None
+    rows_per_split: int = 20_000
+    visual_genome: bool = False  # its images are Visual Genome's, of which some are COCO photos
+    without_pickles: str | None = None  # the layout of a set of pickles, where no file *.p is among the input
+
+    def slices(self, paths: list[str]) -> Iterator[Slice]:
+        """Cut files with records into slices."""
+        for path in paths:
+            if self.plan:
+                yield from self.plan(path, self.rows_per_split)
+            else:
+                yield from plan(path, self.rows_per_split, self.array if detect(path) == "json" else None)
+
+
+_refs = functools.lru_cache(maxsize=1)(load_refs)
+
+
+def _plan_refs(path: str, rows: int) -> Iterator[Slice]:
+    total = len(_refs(path))
+    for at in range(0, total, rows):
+        yield Slice((path,), "refs", at, min(at + rows, total), at)
+
+
+def _read_refs(piece: Slice) -> Iterator[tuple[int, object]]:
+    yield from enumerate(_refs(piece.paths[0])[piece.start : piece.stop], piece.row)
 
 
 def read_grit(piece: Slice) -> Iterator[tuple[int, GroundingRow | BadRow]]:
@@ -188,7 +218,7 @@ def mdetr(record, tables: Mapping, path: str) -> Iterator[GroundingRow | BadRow]
     yield GroundingRow(
         image=ImageRef(names=(name, *(coco_names(number) if known else ())), ids=(f"coco:{int(number)}",) if known
         else ()),
-        phrases=[Phrase(record["caption"].strip(), box) for box in boxes], convention="xywh", split=_split_in(path),
+        phrases=[Phrase(record["caption"].strip(), box) for box in boxes], convention="xywh", split=split_of(path),
         source={"id": record.get("id"), "image_id": coco, "dataset": record.get("dataset_name")},
     )  # fmt: skip
 
@@ -219,11 +249,6 @@ def qwen(record, tables: Mapping, path: str) -> Iterator[GroundingRow | BadRow]:
     yield GroundingRow(image=ref, phrases=[phrase], convention="xyxy", split=record.get("split", "train"))
 
 
-def _split_in(path: str) -> str:
-    name = path.rpartition("/")[2].lower()
-    return next((split for split in ("val", "test") if split in name), "train")
-
-
 def _scan_whole(path: str):
     with open_file(path) as file:
         try:
@@ -235,10 +260,12 @@ def _scan_whole(path: str):
 
 
 READERS = {
-    "grit": GroundingReader(lambda record, tables, path: iter([record])),
-    "visual-genome": GroundingReader(visual_genome, tables=visual_genome_images),
-    "refcoco": GroundingReader(refcoco, tables=coco_boxes),
-    "mdetr": GroundingReader(mdetr, array="images", tables=mdetr_boxes),
-    "coco-instances": GroundingReader(coco_instances, array="images", tables=coco_annotations),
+    "grit": GroundingReader(lambda record, tables, path: iter([record]), read=read_grit),
+    "visual-genome": GroundingReader(
+        visual_genome, tables=visual_genome_images, rows_per_split=1000, visual_genome=True
+    ),
+    "refcoco": GroundingReader(refcoco, tables=coco_boxes, read=_read_refs, plan=_plan_refs, without_pickles="mdetr"),
+    "mdetr": GroundingReader(mdetr, array="images", tables=mdetr_boxes, own_tables=True),
+    "coco-instances": GroundingReader(coco_instances, array="images", tables=coco_annotations, own_tables=True),
     "qwen": GroundingReader(qwen),
 }

@@ -30,6 +30,16 @@ _IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes",
 _JOINED_COLUMNS = {"hash", "pwatermark", "punsafe"}
 
 
+@dataclass(frozen=True)
+class PairReader:
+    """How a table's columns are meant. `swapped`: width stands for height, unless `joined` columns are there too."""
+
+    swapped: bool = False
+
+
+READERS = {"laion": PairReader(swapped=True), "laion-joined": PairReader(), "columns": PairReader()}
+
+
 class MissingColumns(ValueError):
     """A table lacks a column that the catalog names."""
 
@@ -164,7 +174,7 @@ def table_layout(schema: pa.Schema, columns: Mapping[str, str], reader: str, whe
             f"{where}: no column {', '.join(map(repr, lacking))}; it has {', '.join(schema.names)}. "
             "Choose another --dataset, or set the entry's `columns` in a catalog of your own (--catalog)"
         )
-    if reader == "laion" and not _JOINED_COLUMNS & set(schema.names) and {"width", "height"} <= found.keys():
+    if READERS[reader].swapped and not _JOINED_COLUMNS & set(schema.names) and {"width", "height"} <= found.keys():
         found = found | {"width": found["height"], "height": found["width"]}
     return TableLayout(found, image if image in schema.names else None)
 

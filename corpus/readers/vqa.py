@@ -10,14 +10,17 @@ eval_mm).
 
 import ast
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from corpus.readers.captions import coco_names
+from corpus.readers.grounding import visual_genome_images
 from corpus.readers.json_scan import CutJson, scan
+from corpus.readers.names import split_of
 from corpus.readers.rows import BadFile, BadRow, ImageRef, VqaRow
-from corpus.readers.slices import open_file
+from corpus.readers.slices import Slice, detect, open_file, plan, plan_files
+
+ROWS_PER_SPLIT = 20_000
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,25 @@ class VqaReader:
     array: str | None = None
     side: str | None = None
     side_id: str | None = None  # records of the second file are looked up by this field
+    beside_folder: str | None = None  # of small JSON files, one per image; those with the questions lie elsewhere
+    files_per_split: int | None = None  # where every file is one record
+    visual_genome: bool = False  # its images are Visual Genome's, of which some are COCO photos
+
+    def slices(self, paths: list[str]) -> Iterator[Slice]:
+        """Cut files with questions into slices."""
+        if self.files_per_split:
+            yield from plan_files(paths, self.files_per_split)
+            return
+        for path in paths:
+            yield from plan(path, ROWS_PER_SPLIT, self.array if detect(path) == "json" else None)
+
+    def beside(self, paths: tuple[str, ...]) -> Mapping:
+        """Open what questions are looked up in."""
+        if self.beside_folder:
+            return Files(paths)
+        if self.side:
+            return Side(list(paths), self.side, self.side_id)
+        return visual_genome_images(list(paths))["coco_ids"] if paths else {}
 
 
 class Side:
@@ -89,7 +111,7 @@ def vqav2(record, side: Side, path: str) -> Iterator[VqaRow | BadRow]:
         question=record["question"],
         answers=[(str(a["answer"]), a.get("answer_confidence")) for a in annotation.get("answers", [])],
         preferred=annotation.get("multiple_choice_answer"),
-        split=_split_in(path),
+        split=split_of(path),
         source={"question_id": record["question_id"], "image_id": image},
     )
 
@@ -106,7 +128,7 @@ def gqa(record, side, path: str) -> Iterator[VqaRow | BadRow]:
     image = question["imageId"]
     yield VqaRow(
         image=_vg_image(image, side), question=question["question"],
-        answers=[(question["answer"], None)], split=_split_in(path), source={"question_id": number, "image_id": image},
+        answers=[(question["answer"], None)], split=split_of(path), source={"question_id": number, "image_id": image},
     )  # fmt: skip
 
 
@@ -178,7 +200,7 @@ def docvqa(record, side, path: str) -> Iterator[VqaRow | BadRow]:
     yield VqaRow(
         image=ImageRef(names=(record["image"],), ids=(f"docvqa:{record['image'].rpartition('/')[2]}",)),
         question=record["question"], answers=answers, preferred=answers[0][0],
-        split=record.get("data_split") or _split_in(path), source={"question_id": record.get("questionId")},
+        split=record.get("data_split") or split_of(path), source={"question_id": record.get("questionId")},
     )  # fmt: skip
 
 
@@ -194,7 +216,7 @@ def textvqa(record, side, path: str) -> Iterator[VqaRow | BadRow]:
     image = record["image_id"]
     yield VqaRow(
         image=ImageRef(names=(f"{image}.jpg",), ids=(f"openimages:{image}",)), question=record["question"],
-        answers=answers, split=record.get("set_name") or _split_in(path),
+        answers=answers, split=record.get("set_name") or split_of(path),
         source={"question_id": record.get("question_id"), "image_id": image},
     )  # fmt: skip
 
@@ -246,7 +268,7 @@ def _plain(record, path: str, image: str, question: str, answer: str, number: st
     given = record[answer] if isinstance(record[answer], list) else [record[answer]]
     return VqaRow(
         image=_named(str(record[image])), question=str(record[question]), answers=[(str(a), None) for a in given],
-        preferred=str(given[0]) if given else None, split=_split_in(path), source={"question_id": record.get(number)},
+        preferred=str(given[0]) if given else None, split=split_of(path), source={"question_id": record.get(number)},
     )  # fmt: skip
 
 
@@ -267,25 +289,15 @@ def _lacks(record, *fields: str) -> BadRow | None:
     return BadRow("bad_record", f"{', '.join(missing)} missing; it has {', '.join(record)}"[:300]) if missing else None
 
 
-_SPLITS = {"testdev": "test", "challenge": "test", "test": "test", "val": "val", "validation": "val", "dev": "val"}
-
-
-def _split_in(path: str) -> str:
-    """Tell the split by the file's name, as the owners mark it; a file without a mark is taken for training data."""
-    folder, _, name = path.lower().rpartition("/")
-    words = set(re.split(r"[^a-z]+", name)) | {folder.rpartition("/")[2]}
-    return next((split for word, split in _SPLITS.items() if word in words), "train")
-
-
 READERS = {
     "vqav2": VqaReader(vqav2, array="questions", side="annotations", side_id="question_id"),
-    "gqa": VqaReader(gqa),
-    "vgqa": VqaReader(vgqa),
+    "gqa": VqaReader(gqa, visual_genome=True),
+    "vgqa": VqaReader(vgqa, visual_genome=True),
     "dvqa": VqaReader(dvqa),
     "ocr-vqa": VqaReader(ocr_vqa),
     "docvqa": VqaReader(docvqa, array="data"),
     "textvqa": VqaReader(textvqa, array="data"),
     "chartqa": VqaReader(chartqa),
-    "ai2d": VqaReader(ai2d),
+    "ai2d": VqaReader(ai2d, beside_folder="annotations", files_per_split=500),
     "qwen": VqaReader(qwen),
 }

@@ -12,6 +12,7 @@ import pyarrow as pa
 from corpus.catalog import CatalogError
 from corpus.folder import VERSION, OutputFolder, SettingsDiffer, digest
 from corpus.ledger import BlownFuse, Counts, Fuse
+from corpus.rules import RuleTable
 from corpus.splits import Sink, Split
 from pipelines.engine import cluster
 from pipelines.engine.progress import Progress
@@ -84,6 +85,7 @@ def run(
     work: Callable,
     *,
     scores: Mapping[str, pa.DataType],
+    rules: RuleTable | None = None,
     setup: Callable | None = None,
     fuse: Fuse | None = None,
     table: bool = False,
@@ -93,8 +95,8 @@ def run(
     """Run `work(split, sink)` (with `setup`: `work(split, sink, state)`) on every split that is not committed yet.
 
     `settings` are all that the outputs depend on besides the input; they go into `job.json` and guard the folder.
-    `scores` are the ledger columns that the job measures; `table` makes splits of rows instead of samples.
-    `redo` names splits that are run although they are committed.
+    `scores` are the ledger columns that the job measures, `rules` what drops its rows. `table` makes splits of rows
+    instead of samples. `redo` names splits that are run although they are committed.
     Returns the counts of the whole folder and leaves `report.html` and `report.json` in it.
     """
     settings = {"job": name, "version": VERSION, "dataset": args.dataset, "limit": args.limit, **settings}
@@ -102,6 +104,7 @@ def run(
     folder.prepare(settings, overwrite=args.overwrite)
     todo, done = _divide(folder, splits, digest(settings), redo)
     sink_options = {"scores": dict(scores), "settings_digest": digest(settings), "fuse": fuse or Fuse(), "table": table}
+    sink_options["judged"] = _judged(rules, settings)
 
     def run_one(split: Split, *state) -> Counts:
         return _run_split(work, folder.url, split, sink_options, state)
@@ -121,6 +124,12 @@ def _run_split(work: Callable, url: str, split: Split, sink_options: dict, state
             return sink.commit().counts
         except BlownFuse as error:
             raise BlownFuse(f"split {split.id} ({split.source.get('url', '')}): {error}") from None
+
+
+def _judged(rules: RuleTable | None, settings: Mapping) -> dict[str, str]:
+    """Return rule -> the score it judges by, for the rules that measure one, in the order in which they run."""
+    active = rules.active(settings.get("rules", {})) if rules else {}
+    return {name: rules[name].measures[0] for name in active if rules[name].limits}
 
 
 def _output_url(output: str) -> str:

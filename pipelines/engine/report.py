@@ -1,7 +1,6 @@
 """Reports of an output folder, finished or not, made from its ledgers and shards."""
 
 import base64
-import io
 import json
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field
@@ -15,13 +14,13 @@ import pyarrow.parquet as pq
 
 from corpus.folder import OutputFolder
 from corpus.ledger import BASE, DROPPED, ERROR, KEPT, Counts
-from corpus.records import BadImage, Sample, decode_image, from_members
+from corpus.records import Sample, from_members
 from corpus.shards import IndexedShard
+from pipelines.engine.thumbnails import SIDE, thumbnail
 
 EXAMPLES_PER_RULE = 12
 SAMPLED_ROWS = 200_000  # histograms are drawn from at most this many rows
 BINS = 40
-THUMBNAIL_SIDE = 128
 _SPLITS_LOOKED_AT = 20  # examples come from splits spread evenly over the folder
 
 
@@ -34,9 +33,15 @@ class Summary:
     splits: int
     seconds: float
     changed: int  # rows whose text a cleaner changed
-    funnel: list[dict]  # rule, rows_in, dropped, percent of rows_in
+    funnel: list[dict]  # rule, rows_in, dropped, percent of rows_in, unjudged
     histograms: list[dict] = field(default_factory=list)  # name, counts [BINS], low, high, thresholds
     examples: dict[str, list[dict]] = field(default_factory=dict)  # outcome or rule -> rows with thumbnails
+
+    @property
+    def warnings(self) -> list[str]:
+        """What looks like a pass and is none: rules that had nothing to judge in any row."""
+        idle = [line for line in self.funnel if line["rows_in"] and line["unjudged"] == line["rows_in"]]
+        return [f"{line['rule']} judged none of {line['rows_in']:,} rows: they have no value for it" for line in idle]
 
 
 def summarise(folder: OutputFolder) -> Summary:
@@ -66,11 +71,13 @@ def write_report(folder: OutputFolder) -> Summary:
 
 
 def print_funnel(summary: Summary) -> None:
-    """Print the funnel as a table: rule, rows in, dropped, per cent; then errors and what was kept."""
+    """Print the funnel as a table: rule, rows in, dropped, per cent, not judged; then errors and what was kept."""
     counts = summary.counts
-    print(f"\n{'rule':<22}{'in':>14}{'dropped':>14}{'%':>8}")
+    title = f"{'not judged':>14}" if counts.unjudged else ""
+    print(f"\n{'rule':<22}{'in':>14}{'dropped':>14}{'%':>8}{title}")
     for line in summary.funnel:
-        print(f"{line['rule']:<22}{line['rows_in']:>14,}{line['dropped']:>14,}{line['percent']:>8.2f}")
+        unjudged = f"{line['unjudged']:>14,}" if line["unjudged"] else ""
+        print(f"{line['rule']:<22}{line['rows_in']:>14,}{line['dropped']:>14,}{line['percent']:>8.2f}{unjudged}")
     if summary.changed:
         print(f"{'(cleaners changed)':<36}{summary.changed:>14,}{_percent(summary.changed, counts.rows):>8.2f}")
     for kind, number in counts.errors.items():
@@ -80,15 +87,19 @@ def print_funnel(summary: Summary) -> None:
     if paper.get("original"):
         share = _percent(paper["cleaned"], paper["original"])
         print(f"{'the paper kept':<22}{paper['original']:>14,}{paper['cleaned']:>14,}{share:>8.2f}")
+    for warning in summary.warnings:
+        print(f"warning: {warning}")
 
 
 def _funnel(counts: Counts, settings: dict) -> list[dict]:
-    configured = settings.get("rules", {}).keys() & set(settings.get("order", []))
+    on = {name for name, given in settings.get("rules", {}).items() if given is not False}
+    configured = on & set(settings.get("order", []))
     rules = _in_order(configured | counts.dropped.keys(), settings)
     left, lines = counts.rows - sum(counts.errors.values()), []
     for rule in rules:
         dropped = counts.dropped.get(rule, 0)
-        lines.append({"rule": rule, "rows_in": left, "dropped": dropped, "percent": _percent(dropped, left)})
+        line = {"rule": rule, "rows_in": left, "dropped": dropped, "percent": _percent(dropped, left)}
+        lines.append(line | {"unjudged": counts.unjudged.get(rule, 0)})
         left -= dropped
     return lines
 
@@ -191,7 +202,7 @@ def _kept_example(members: dict[str, bytes]) -> dict:
         sample = from_members(members)
     except ValueError:  # a pack, not a sample: show_packs.py shows those
         return {"key": "", "text_before": str(sorted(members)), "image": None, "shapes": []}
-    side = 2 * THUMBNAIL_SIDE if sample.annotations else THUMBNAIL_SIDE
+    side = 2 * SIDE if sample.annotations else SIDE
     image = thumbnail(sample.images[0].data, side) if sample.images else None
     return {
         "key": sample.key, "text_before": _words(sample)[:600], "image": _data_uri(image) if image else None,
@@ -215,18 +226,6 @@ def _shapes(annotations: dict) -> Iterator[str]:
             yield f"{x0},{y0} {x1},{y0} {x1},{y1} {x0},{y1}"
     for line in annotations.get("lines", []):
         yield " ".join(f"{x},{y}" for x, y in line["quad"])
-
-
-def thumbnail(data: bytes, side: int = THUMBNAIL_SIDE) -> bytes | None:
-    """Return a JPEG whose longer side is at most `side` pixels, or None where the image cannot be decoded."""
-    try:
-        image = decode_image(data)
-    except BadImage:
-        return None
-    image.thumbnail((side, side))
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=80)
-    return file.getvalue()
 
 
 def _data_uri(jpeg: bytes) -> str:

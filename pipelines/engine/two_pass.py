@@ -21,19 +21,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from corpus.folder import OutputFolder
+from corpus.rules import RuleTable
 from corpus.splits import Sink, Split
 from pipelines.engine import job
 
 
 def first_pass(
     name: str, args: argparse.Namespace, splits: Sequence[Split], settings: Mapping, work: Callable, *,
-    scores: Mapping[str, pa.DataType],
+    scores: Mapping[str, pa.DataType], rules: RuleTable,
 ) -> OutputFolder:  # fmt: skip
     """Run `work` as a job of tables in the folder `.NAME` of the output folder, and return that folder."""
     inner = copy.copy(args)
     inner.output = f"{str(args.output).rstrip('/')}/.{name}"
     print(f"pass 1 of 2: {name}")
-    job.run(name, inner, splits, settings, work, scores=scores, table=True)
+    job.run(name, inner, splits, settings, work, scores=scores, rules=rules, table=True)
     print("\npass 2 of 2")
     return OutputFolder(inner.output if "://" in inner.output else str(Path(inner.output).resolve()))
 

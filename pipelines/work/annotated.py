@@ -19,12 +19,12 @@ from corpus.readers.rows import BadFile, ImageRef
 from corpus.readers.slices import Slice
 from corpus.records import BadImage, EncodedImage, decode_image, image_header
 from corpus.splits import Sink, Split, fingerprint
+from corpus.verdicts import Lost, dropped
 from pipelines.engine import job
+from pipelines.work.datasets import JOBS, rule_settings, rules_of
 
 IMAGE_SCORES = {"width": pa.int32(), "height": pa.int32()}
-GUARD_RULES = ["split", "image_missing", "excluded_image", "near_excluded_image"]
 VG_IMAGES = "image_data.json"  # Visual Genome's list of images, which names the COCO photo that an image is
-THUMBNAILS_PER_RULE = 3  # in each split
 
 
 def add_image_flags(parser: argparse.ArgumentParser) -> None:
@@ -121,14 +121,6 @@ class Picture:
     height: int
 
 
-class Banned(Exception):
-    """An image that must not be used, or need not be there: `rule`, `value` and `threshold` go into the ledger."""
-
-    def __init__(self, rule: str, detail: str, value: float | None = None, threshold: float | None = None):
-        super().__init__(detail)
-        self.rule, self.value, self.threshold = rule, value, threshold
-
-
 class Pictures:
     """Finds images, checks their headers and keeps excluded ones out; remembers the last few, since rows share them."""
 
@@ -138,9 +130,9 @@ class Pictures:
         self._load = functools.lru_cache(maxsize=8)(self._checked)
 
     def load(self, ref: ImageRef) -> Picture:
-        """Return the image of a ref. Raises BadImage (a ledger error) or Banned (a ledger drop)."""
+        """Return the image of a ref. Raises Lost: an error, or a drop where it must not be used."""
         if found := self._excluded.match(ref):
-            raise Banned("excluded_image", found)
+            raise Lost(dropped("excluded_image", detail=found))
         result = self._load(ref)
         if isinstance(result, Exception):
             raise result.with_traceback(None)
@@ -155,11 +147,9 @@ class Pictures:
             if self._excluded.hashes:
                 _refuse_near(data, tuple(self._excluded.hashes))
             return Picture(EncodedImage(data, ext), width, height)
-        except BadImage as error:
-            missing = error.kind == "image_missing" and self._allow_missing
-            return Banned("image_missing", str(error)) if missing else error
-        except Banned as error:
-            return error
+        except Lost as lost:
+            missing = lost.kind == "image_missing" and self._allow_missing
+            return Lost(dropped("image_missing", detail=str(lost))) if missing else lost
 
     def _read(self, ref: ImageRef) -> bytes:
         if self._location is None:
@@ -175,14 +165,14 @@ def _excluded(paths: tuple[str, ...]) -> Excluded:
 
 
 def _refuse_near(data: bytes, hashes: tuple[str, ...]) -> None:
-    """Raise Banned when the image is nearly the same as one whose perceptual hash is on a list."""
+    """Raise Lost when the image is nearly the same as one whose perceptual hash is on a list."""
     from cleaners.dedup import MAX_DISTANCE
     from cleaners.phash import hash_views
 
     views = hash_views(decode_image(data))
     near = _matcher(hashes).nearest(views) if views else None
     if near:
-        raise Banned("near_excluded_image", f"phash:{hashes[near[0]]}", near[1], MAX_DISTANCE)
+        raise Lost(dropped("near_excluded_image", near[1], MAX_DISTANCE, f"phash:{hashes[near[0]]}"))
 
 
 @functools.lru_cache(maxsize=2)
@@ -223,7 +213,8 @@ def check_owners(args: argparse.Namespace, dataset: Dataset, inputs: Sequence[st
     """Refuse to guard Visual Genome images by COCO ids without the table that says which COCO photo each one is."""
     banned = _excluded(excluded_lists(args)).ids
     by_coco = any(identity.startswith("coco:") for identity in banned)
-    if dataset.reader in ("visual-genome", "vgqa", "gqa") and by_coco and not _named(inputs, VG_IMAGES):
+    reader = JOBS[dataset.job].readers[dataset.reader]
+    if reader.visual_genome and by_coco and not _named(inputs, VG_IMAGES):
         raise job.UserError(
             f"the exclusion lists name COCO images, and {dataset.name} has Visual Genome's: add {VG_IMAGES} to "
             "--input, it says which of them are the same"
@@ -234,20 +225,13 @@ def _named(inputs: Sequence[str], name: str) -> list[str]:
     return [path for path in inputs if path.rpartition("/")[2] == name]
 
 
-def drop_banned(sink: Sink, key: str, row: int, banned: Banned, **columns) -> None:
-    """Record an excluded image."""
-    sink.drop(
-        key, row, banned.rule, value=banned.value, threshold=banned.threshold, detail=str(banned)[:500], **columns
-    )  # fmt: skip
-
-
-def common_settings(dataset: Dataset, rules: Sequence[str]) -> dict:
-    """Return the settings every one of these jobs has: columns, the order of its rules, what the paper kept."""
+def common_settings(dataset: Dataset) -> dict:
+    """Return the settings every one of these jobs has: columns, rules, what the paper kept."""
     return {
         "reader": dataset.reader,
         "columns": dict(dataset.columns),
         "language": dataset.language,
-        "order": list(rules),
+        **rule_settings(rules_of(dataset), dataset.rules, dataset.plugins),
         "paper": {"original": dataset.original, "cleaned": dataset.cleaned, "stages": _plain(dataset.stages)},
     }
 

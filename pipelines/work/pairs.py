@@ -1,6 +1,5 @@
 """Pairs with their images through the rules: samples to the shard, one ledger row for every pair."""
 
-from collections import Counter
 from collections.abc import Iterator
 
 import fsspec
@@ -14,10 +13,9 @@ from corpus.readers import pairs
 from corpus.readers.pairs import Pair
 from corpus.records import BadImage, EncodedImage, Sample, decode_image
 from corpus.splits import Sink, Split
-from pipelines.engine.report import thumbnail
+from pipelines.engine.thumbnails import Thumbnails
 from pipelines.work.clip_rule import ClipRule
-
-THUMBNAILS_PER_RULE = 3  # in each split
+from pipelines.work.datasets import rules_of
 
 
 class PairCleaner:
@@ -25,8 +23,8 @@ class PairCleaner:
 
     def __init__(self, split: Split, sink: Sink, dataset: Dataset, decode: bool, scorer: ClipRule | None):
         self._split, self._sink, self._dataset, self._decode = split, sink, dataset, decode
-        self._scorer = scorer
-        self._shown: Counter = Counter()
+        self._scorer, self._thumbnails = scorer, Thumbnails()
+        self._known, self._language = rules_of(dataset), dataset.language
         self._seen: set[str] = set()
         self._rows = 0
 
@@ -37,7 +35,7 @@ class PairCleaner:
             self._seen.add(pair.source.get("key", ""))
             pair.key = pair.key or self._key(pair.row)
         whole = [pair for pair in batch if pair.problem is None]
-        verdicts = rules.clean(_rule_table(whole), self._dataset.rules, language=self._dataset.language)
+        verdicts = rules.clean(_rule_table(whole), self._dataset.rules, language=self._language, known=self._known)
         if self._scorer:
             verdicts = self._scorer.judge(whole, verdicts)
         kept = pc.equal(verdicts["outcome"], KEPT).to_pylist()
@@ -81,14 +79,12 @@ class PairCleaner:
             rows = rows.filter(pc.invert(undecodable))
             rows = pa.concat_tables([rows, _error_rows(broken)], promote_options="default").sort_by("row")
         images = {pair.row: pair.image for pair in batch}
-        rows = rows.append_column("thumbnail", pa.array(self._thumbnails(rows, images), pa.binary()))
+        rows = rows.append_column("thumbnail", pa.array(self._shown(rows, images), pa.binary()))
         self._sink.rows(rows)
 
-    def _thumbnails(self, rows: pa.Table, images: dict) -> Iterator[bytes | None]:
+    def _shown(self, rows: pa.Table, images: dict) -> Iterator[bytes | None]:
         for outcome, rule, row in zip(*(rows[name].to_pylist() for name in ("outcome", "rule", "row")), strict=True):
-            wanted = outcome == DROPPED and self._shown[rule] < THUMBNAILS_PER_RULE
-            self._shown[rule] += wanted
-            yield thumbnail(images[row]) if wanted and images[row] else None
+            yield self._thumbnails.of(rule, images[row] or None) if outcome == DROPPED else None
 
 
 def _decode(pair: Pair) -> None:

@@ -71,7 +71,7 @@ def main() -> None:
     }
     if longest:
         first = annotated.as_work(measure_split, **options)
-        folder = two_pass.first_pass("texts", args, splits, settings, first, scores=SCORES)
+        folder = two_pass.first_pass("texts", args, splits, settings, first, scores=SCORES, part_of="clean_captions")
         splits = two_pass.decided(folder, splits, _longest(folder))
         options["decisions"] = folder.url
     second = annotated.as_work(clean_split, **options)

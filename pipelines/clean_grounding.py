@@ -140,12 +140,11 @@ def clean_split(
     beside = split.source["beside"] or ([split.source["url"]] if reader in ("mdetr", "coco-instances") else [])
     tables = _tables(tuple(beside), reader, str([split.fingerprint[name] for name in ("files", "beside")]))
     parse = grounding.READERS[reader].parse
-    for row, record in annotated.limited(_records(annotated.slice_of(split), reader), limit):
-        found = [record] if isinstance(record, BadRow) else parse(record, tables, split.source["url"])
-        for part, result in enumerate(found):
-            if isinstance(result, GroundingRow) and convention:
-                result.convention = convention
-            cleaner.add(result, annotated.key_of(dataset, split, row, part), row)
+    records = annotated.limited(_records(annotated.slice_of(split), reader), limit)
+    for row, part, result in annotated.parts(records, lambda r: parse(r, tables, split.source["url"]), sink):
+        if isinstance(result, GroundingRow) and convention:
+            result.convention = convention
+        cleaner.add(result, annotated.key_of(dataset, split, row, part), row)
     cleaner.flush()
 
 

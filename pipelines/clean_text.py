@@ -61,7 +61,7 @@ def main() -> None:
     options = {"dataset": dataset, "limits": Limits(**limits), "limit": args.limit}
     if args.duplicates == "drop":
         measure = annotated.as_work(measure_split, **options)
-        folder = two_pass.first_pass("documents", args, splits, settings, measure, scores=SCORES)
+        folder = two_pass.first_pass("documents", args, splits, settings, measure, scores=SCORES, part_of="clean_text")
         splits = two_pass.decided(folder, splits, _decide(folder))
         options["decisions"] = folder.url
     job.run("clean_text", args, splits, settings, annotated.as_work(clean_split, **options), scores=SCORES)

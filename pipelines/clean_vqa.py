@@ -137,14 +137,13 @@ def clean_split(
     finder = annotated.Pictures(**pictures)
     beside = _beside(tuple(split.source["beside"]), layout, str(split.fingerprint["beside"]))
     parse = vqa.READERS[layout].parse
-    for row, record in annotated.limited(read(annotated.slice_of(split)), limit):
-        found = [record] if isinstance(record, BadRow) else parse(record, beside, split.source["url"])
-        for part, question in enumerate(found):
-            key = annotated.key_of(dataset, split, row, part)
-            if isinstance(question, BadRow):
-                sink.error(key, row, question.kind, question.detail)
-            else:
-                _clean(question, key, row, sink, dataset, finder, METHODS[answer], keep)
+    records = annotated.limited(read(annotated.slice_of(split)), limit)
+    for row, part, question in annotated.parts(records, lambda r: parse(r, beside, split.source["url"]), sink):
+        key = annotated.key_of(dataset, split, row, part)
+        if isinstance(question, BadRow):
+            sink.error(key, row, question.kind, question.detail)
+        else:
+            _clean(question, key, row, sink, dataset, finder, METHODS[answer], keep)
 
 
 def _clean(question: VqaRow, key: str, row: int, sink: Sink, dataset: Dataset, pictures, choose, keep) -> None:

@@ -88,7 +88,7 @@ def _run(args, inputs: Sequence[str]) -> None:
     options = {"evaluation": store(args.output, lines), "limit": args.limit}
     if args.each_other:
         measure = annotated.as_work(measure_split, **options)
-        folder = two_pass.first_pass("images", args, splits, settings, measure, scores=SCORES)
+        folder = two_pass.first_pass("images", args, splits, settings, measure, scores=SCORES, part_of="dedup")
         splits = two_pass.decided(folder, splits, _decide(folder))
         options["decisions"] = folder.url
     job.run("dedup", args, splits, settings, annotated.as_work(clean_split, mark=args.mark, **options), scores=SCORES)

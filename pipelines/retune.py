@@ -108,9 +108,9 @@ def _dataset(args, settings: dict, changed: Mapping) -> Dataset:
     )  # fmt: skip
 
 
-def _ledger(folder: OutputFolder, split: str) -> pa.Table:
+def _ledger(folder: OutputFolder, split: str, columns: list[str] | None = None) -> pa.Table:
     with folder.fs.open(folder.path(f"{split}.parquet"), "rb") as file:
-        return pq.read_table(file)
+        return pq.read_table(file, columns=columns)
 
 
 def judge(ledger: pa.Table, settings: Mapping[str, Mapping]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -140,6 +140,8 @@ def _must_read_again(ledger: pa.Table, settings: Mapping[str, Mapping]) -> bool:
 
 def retune_split(split: Split, sink: Sink, old: OutputFolder, settings: Mapping[str, Mapping], table: bool) -> None:
     """Judge a split's ledger anew and copy the samples that stay."""
+    rows = _ledger(old, split.id, ["row", "key"]).sort_by("row")
+    sink.expects(rows["row"].to_numpy(), lambda row: dict(zip(*rows.to_pydict().values(), strict=True))[row])
     ledger = _ledger(old, split.id)
     failing, value, limit, _ = judge(ledger, settings)
     was_kept = pc.equal(ledger["outcome"], KEPT).to_numpy(zero_copy_only=False)

@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import fsspec
@@ -83,11 +83,13 @@ class Sink:
         `key_of` names a record in an error message (by default DATASET/SPLIT/ROW); a job with a `limit` reads the first
         so many.
         """
-        self._census.expects(ordinals, key_of, limit)
+        with self._accusing():
+            self._census.expects(ordinals, key_of, limit)
 
     def splits(self, ordinal: int, into: int) -> None:
         """Say that a record becomes `into` rows under keys of their own (questions, pages); a page in turn windows."""
-        self._census.splits(ordinal, into)
+        with self._accusing():
+            self._census.splits(ordinal, into)
 
     def keep(self, sample: Sample, row: int, **columns) -> None:
         """Write a sample to the shard and its ledger row; `columns` are scores, text_before, thumbnail and so on."""
@@ -133,16 +135,19 @@ class Sink:
             self.write_table(pa.table({"key": pa.array([], pa.string())}))
         if self._table_writer is not None:
             self._table_writer.close()
-        counts = replace(self._ledger.close(), rows=self._all_accounted_for())
+        told = self._ledger.close()
+        with self._accusing():
+            counts = replace(told, rows=self._census.check())
         if counts.kept != self._written:
             raise AssertionError(f"split {self._split.id}: {counts.kept} kept rows, {self._written} samples written")
         records = self._census.records
         return self._files.commit(counts, records, self._digest, self._split.fingerprint, self._split.source)
 
-    def _all_accounted_for(self) -> int:
-        """Return the number of rows in, by the reader's count."""
+    @contextlib.contextmanager
+    def _accusing(self) -> Iterator[None]:
+        """Name the job and the split where a row is not accounted for."""
         try:
-            return self._census.check()
+            yield
         except Unaccounted as error:
             where = self._split.source.get("url", "")
             raise Unaccounted(

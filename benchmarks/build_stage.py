@@ -79,6 +79,7 @@ def write_cleaned(root: Path, rows: list[Sample]) -> dict:
     folder = OutputFolder(str(root / "bench"))
     folder.prepare({"job": "bench"})
     with Sink(folder, Split("00000", {}), scores={}, settings_digest="", fuse=Fuse()) as sink:
+        sink.expects(range(len(rows)))
         for row, sample in enumerate(rows):
             sink.keep(sample, row)
         sink.commit()

@@ -50,6 +50,7 @@ class Manifest:
     source: dict  # where it was read from
     version: str
     seconds: float
+    records: int | None = None  # in the input, by the reader's own count; a record may be several rows
 
     @classmethod
     def from_json(cls, raw: bytes, where: str) -> "Manifest":
@@ -169,12 +170,12 @@ class SplitFiles:
     def __getitem__(self, suffix: str) -> BinaryIO:
         return self._files[suffix].stream
 
-    def commit(self, counts: Counts, settings_digest: str, fingerprint: dict, source: dict) -> Manifest:
+    def commit(self, counts: Counts, records: int, settings_digest: str, fingerprint: dict, source: dict) -> Manifest:
         """Make the split happen: data files first, the manifest last."""
         counts.check(self.split)
         files = {suffix: file.commit() for suffix, file in self._files.items()}
         seconds = round(time.monotonic() - self._started, 3)
-        manifest = Manifest(self.split, counts, files, settings_digest, fingerprint, source, VERSION, seconds)
+        manifest = Manifest(self.split, counts, files, settings_digest, fingerprint, source, VERSION, seconds, records)
         self._folder.write(f"{self.split}.json", json.dumps(asdict(manifest), sort_keys=True, indent=1).encode())
         return manifest
 

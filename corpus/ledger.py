@@ -1,7 +1,7 @@
 """The ledger: one row for every input row of a split, kept or not, as a parquet file.
 
-Conservation law: rows in = kept + sum(dropped by rule) + sum(errors by kind). The k-th kept row of a ledger is the
-k-th sample of the split's shard.
+Conservation law: rows in = kept + sum(dropped by rule) + sum(errors by kind), where `rows in` is the reader's own count
+(corpus/census.py). The k-th kept row of a ledger is the k-th sample of the split's shard.
 """
 
 from collections import Counter
@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from corpus.census import Census
 from corpus.verdicts import DROPPED, ERROR, KEPT
 
 ROWS_PER_GROUP = 65_536
@@ -111,8 +112,15 @@ class Fuse:
 class LedgerWriter:
     """Write ledger rows to a parquet file in row groups of fixed size, counting them and watching the fuse."""
 
-    def __init__(self, file: BinaryIO, ledger_schema: pa.Schema, fuse: Fuse, judged: Mapping[str, str] | None = None):
-        self.counts, self._judged = Counts(), judged or {}
+    def __init__(
+        self,
+        file: BinaryIO,
+        ledger_schema: pa.Schema,
+        fuse: Fuse,
+        census: Census,
+        judged: Mapping[str, str] | None = None,
+    ):
+        self.counts, self._census, self._judged = Counts(), census, judged or {}
         self._schema, self._names, self._fuse = ledger_schema, frozenset(ledger_schema.names), fuse
         # Columns of values that hardly repeat gain nothing from a dictionary, and building one takes half the time.
         repeating = [name for name in ledger_schema.names if name not in _UNIQUE]
@@ -141,6 +149,7 @@ class LedgerWriter:
         ]
         whole = pa.table(columns, schema=self._schema)
         self.counts += Counts(unjudged=unjudged(whole, self._judged))
+        self._census.hear(whole)
         self._pending.append(whole)
         if sum(t.num_rows for t in self._pending) >= ROWS_PER_GROUP:
             self._flush(last=False)

@@ -2,13 +2,15 @@
 
 import contextlib
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from corpus.census import Census, Unaccounted
 from corpus.folder import Manifest, OutputFolder
 from corpus.ledger import DROPPED, ERROR, KEPT, Fuse, LedgerWriter, schema
 from corpus.records import Sample, to_members
@@ -41,7 +43,8 @@ def fingerprint(url: str) -> dict:
 class Sink:
     """Takes every row of a split exactly once, in order: `keep`, `drop` or `error`; or many through `rows`.
 
-    Use as a context manager and call `commit` at the end; without it nothing of the split remains.
+    `expects` says which rows there are, by a count of the reader's own. Use as a context manager and call `commit` at
+    the end, which refuses a split of which a row is missing, doubled or made up; without it nothing remains.
     """
 
     def __init__(
@@ -54,10 +57,13 @@ class Sink:
         fuse: Fuse,
         table: bool = False,
         judged: Mapping[str, str] | None = None,
+        job: str = "the job",
+        dataset: str = "",
     ):
-        self._split, self._digest = split, settings_digest
+        self._split, self._digest, self._job = split, settings_digest, job
         self._files = folder.begin(split.id, ("urls.parquet", "parquet") if table else ("tar", "idx", "parquet"))
-        self._ledger = LedgerWriter(self._files["parquet"], schema(scores), fuse, judged or {})
+        self._census = Census(lambda row: f"{dataset}/{split.id}/{row:06d}".lstrip("/"))
+        self._ledger = LedgerWriter(self._files["parquet"], schema(scores), fuse, self._census, judged)
         self._shard = None if table else ShardWriter(self._files["tar"])
         self._table_writer, self._written = None, 0
 
@@ -70,6 +76,22 @@ class Sink:
             with contextlib.suppress(OSError, ValueError):
                 close and close()
         self._files.__exit__(*error)
+
+    def expects(
+        self, ordinals: np.ndarray, key_of: Callable[[int], str] | None = None, limit: int | None = None
+    ) -> None:
+        """Say which records the split holds, by a count that does not pass through the loop that tells of them.
+
+        `key_of` names a record in an error message (by default DATASET/SPLIT/ROW); a job with a `limit` reads the first
+        so many.
+        """
+        with self._accusing():
+            self._census.expects(ordinals, key_of, limit)
+
+    def splits(self, ordinal: int, into: int) -> None:
+        """Say that a record becomes `into` rows under keys of their own (questions, pages); a page in turn windows."""
+        with self._accusing():
+            self._census.splits(ordinal, into)
 
     def keep(self, sample: Sample, row: int, **columns) -> None:
         """Write a sample to the shard and its ledger row; `columns` are scores, text_before, thumbnail and so on."""
@@ -123,7 +145,22 @@ class Sink:
             self.write_table(pa.table({"key": pa.array([], pa.string())}))
         if self._table_writer is not None:
             self._table_writer.close()
-        counts = self._ledger.close()
+        told = self._ledger.close()
+        with self._accusing():
+            counts = replace(told, rows=self._census.check())
         if counts.kept != self._written:
             raise AssertionError(f"split {self._split.id}: {counts.kept} kept rows, {self._written} samples written")
-        return self._files.commit(counts, self._digest, self._split.fingerprint, self._split.source)
+        records = self._census.records
+        return self._files.commit(counts, records, self._digest, self._split.fingerprint, self._split.source)
+
+    @contextlib.contextmanager
+    def _accusing(self) -> Iterator[None]:
+        """Name the job and the split where a row is not accounted for."""
+        try:
+            yield
+        except Unaccounted as error:
+            where = self._split.source.get("url", "")
+            raise Unaccounted(
+                f"{self._job}, split {self._split.id}{where and f' ({where})'}: {error}. Nothing of the split is "
+                "committed: this is a bug of the job, please report it"
+            ) from None

@@ -63,17 +63,12 @@ def main() -> None:
         splits = annotated.as_splits(piece for path in inputs for piece in _slices(path, layout))
     longest = args.texts_per_image == "longest" or (args.texts_per_image is None and layout.several_texts)
     options = {"dataset": dataset, "limit": args.limit, "pictures": annotated.image_options(args)}
-    settings = (
-        annotated.common_settings(dataset)
-        | annotated.image_settings(args)
-        | {
-            "texts_per_image": "longest" if longest else "all",
-        }
-    )
+    settings = annotated.common_settings(dataset) | annotated.image_settings(args)
+    settings["texts_per_image"] = "longest" if longest else "all"
     judged_by = {"scores": scores_of(dataset), "rules": rules_of(dataset)}
     if longest:
         first = annotated.as_work(measure_split, **options)
-        folder = two_pass.first_pass("texts", args, splits, settings, first, **judged_by)
+        folder = two_pass.first_pass("texts", args, splits, settings, first, part_of="clean_captions", **judged_by)
         splits = two_pass.decided(folder, splits, _longest(folder))
         options["decisions"] = folder.url
     second = annotated.as_work(clean_split, **options)

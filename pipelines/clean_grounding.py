@@ -114,12 +114,11 @@ def clean_split(
     layout = grounding.READERS[reader]
     beside = split.source["beside"] or ([split.source["url"]] if layout.own_tables else [])
     tables = _tables(tuple(beside), reader, str([split.fingerprint[name] for name in ("files", "beside")]))
-    for row, record in annotated.limited(layout.read(annotated.slice_of(split)), limit):
-        found = [record] if isinstance(record, BadRow) else layout.parse(record, tables, split.source["url"])
-        for part, result in enumerate(found):
-            if isinstance(result, GroundingRow) and convention:
-                result.convention = convention
-            cleaner.add(result, annotated.key_of(dataset, split, row, part), row)
+    records = annotated.limited(layout.read(annotated.slice_of(split)), limit)
+    for row, part, result in annotated.parts(records, lambda r: layout.parse(r, tables, split.source["url"]), sink):
+        if isinstance(result, GroundingRow) and convention:
+            result.convention = convention
+        cleaner.add(result, annotated.key_of(dataset, split, row, part), row)
     cleaner.flush()
 
 

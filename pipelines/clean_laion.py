@@ -7,13 +7,14 @@ fetch_images.py; a later run over the downloaded shards completes the rules, and
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 if __name__ == "__main__":  # run as a script: the checkout's root, not pipelines/, holds the packages
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -23,6 +24,7 @@ from corpus.catalog import Dataset
 from corpus.ledger import KEPT
 from corpus.readers import pairs
 from corpus.readers.pairs import Pair
+from corpus.shards import sample_keys
 from corpus.splits import Sink, Split, fingerprint
 from pipelines.engine import job
 from pipelines.work import scoring
@@ -131,6 +133,7 @@ def clean_split(
 ) -> None:
     """Clean one split: every row of it goes to the sink once, in input order."""
     source = split.source
+    sink.expects(_held(source, limit), limit=None if source["kind"] == "unreadable" else limit)
     if source["kind"] == "unreadable":
         sink.error(f"{dataset.name}/{split.id}/000000", 0, "unreadable_file", f"{source['url']}: {source['detail']}")
     elif source["kind"] == "urls":
@@ -144,6 +147,21 @@ def clean_split(
             cleaner.clean(batch)
         if is_shard and limit is None:
             cleaner.account_for_sidecar()
+
+
+def _held(source: Mapping, limit: int | None) -> np.ndarray:
+    """Return the ordinals of a split's rows by a count of their own: from the footer, or from the tar's headers."""
+    if source["kind"] == "unreadable":
+        return np.arange(1)
+    if source["kind"] == "shard":
+        with fsspec.open(source["url"], "rb", compression="infer") as file:
+            keys = sample_keys(file)
+        lost = [] if limit is not None else pairs.lost_downloads(source["url"], set(keys))
+        return np.arange(len(keys) + sum(1 for _ in lost))
+    with fsspec.open(source["url"], "rb") as file:
+        footer = pq.read_metadata(file)
+    rows = sum(footer.row_group(group).num_rows for group in source["row_groups"])
+    return (source["first_row"] if source["kind"] == "table" else 0) + np.arange(rows)
 
 
 def _limited(batches, limit: int | None):

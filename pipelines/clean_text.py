@@ -62,7 +62,7 @@ def main() -> None:
     options, judged_by = {"dataset": dataset, "limit": args.limit}, {"scores": SCORES, "rules": rules_of(dataset)}
     if not {"exact_duplicate", "near_duplicate"}.isdisjoint(rules_of(dataset).active(dataset.rules)):
         measure = annotated.as_work(measure_split, **options)
-        folder = two_pass.first_pass("documents", args, splits, settings, measure, **judged_by)
+        folder = two_pass.first_pass("documents", args, splits, settings, measure, part_of="clean_text", **judged_by)
         splits = two_pass.decided(folder, splits, _decide(folder))
         options["decisions"] = folder.url
     job.run("clean_text", args, splits, settings, annotated.as_work(clean_split, **options), **judged_by)

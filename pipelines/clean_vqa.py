@@ -129,14 +129,13 @@ def clean_split(
     cleaner = _Cleaner(sink, dataset, annotated.Pictures(**pictures), METHODS[answer], keep)
     beside = _beside(tuple(split.source["beside"]), layout, str(split.fingerprint["beside"]))
     parse = vqa.READERS[layout].parse
-    for row, record in annotated.limited(read(annotated.slice_of(split)), limit):
-        found = [record] if isinstance(record, BadRow) else parse(record, beside, split.source["url"])
-        for part, question in enumerate(found):
-            key = annotated.key_of(dataset, split, row, part)
-            if isinstance(question, BadRow):
-                sink.error(key, row, question.kind, question.detail)
-            else:
-                cleaner.clean(question, key, row)
+    records = annotated.limited(read(annotated.slice_of(split)), limit)
+    for row, part, question in annotated.parts(records, lambda r: parse(r, beside, split.source["url"]), sink):
+        key = annotated.key_of(dataset, split, row, part)
+        if isinstance(question, BadRow):
+            sink.error(key, row, question.kind, question.detail)
+        else:
+            cleaner.clean(question, key, row)
 
 
 class _Cleaner:

@@ -90,7 +90,7 @@ def _run(args, inputs: Sequence[str]) -> None:
     judged_by = {"scores": SCORES, "rules": DEDUPLICATED}
     if args.each_other:
         measure = annotated.as_work(measure_split, **options)
-        folder = two_pass.first_pass("images", args, splits, settings, measure, **judged_by)
+        folder = two_pass.first_pass("images", args, splits, settings, measure, part_of="dedup", **judged_by)
         splits = two_pass.decided(folder, splits, _decide(folder))
         options["decisions"] = folder.url
     job.run("dedup", args, splits, settings, annotated.as_work(clean_split, mark=args.mark, **options), **judged_by)

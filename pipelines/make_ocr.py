@@ -198,6 +198,7 @@ def make_split(
 ) -> None:
     """Make the images of one split, in order."""
     first, end = split.source["first"], split.source["end"]
+    sink.expects(np.arange(end - first), limit=limit)
     for row, i in enumerate(range(first, end if limit is None else min(end, first + limit))):
         key = f"{dataset}/{split.id}/{row:06d}"
         try:

@@ -12,6 +12,7 @@ from pathlib import Path
 if __name__ == "__main__":  # run as a script: the checkout's root, not pipelines/, holds the packages
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+import numpy as np
 import pyarrow as pa
 from PIL import features
 
@@ -83,6 +84,7 @@ def make_split(
 ) -> None:
     """Make the samples of one split, in order."""
     first, end = split.source["first"], split.source["end"]
+    sink.expects(np.arange(end - first), limit=limit)
     for row, i in enumerate(range(first, end if limit is None else min(end, first + limit))):
         sample = scene_sample(task, f"{seed}/{i}", f"{dataset}/{split.id}/{row:06d}", dataset, settings, shuffled)
         scores = {"width": sample.width, "height": sample.height, "images": len(sample.images)}

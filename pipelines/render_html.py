@@ -10,6 +10,7 @@ Ledger: one row per page (a kept page: one per window).
 import sys
 from dataclasses import asdict
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 if __name__ == "__main__":  # run as a script: the checkout's root, not pipelines/, holds the packages
@@ -83,11 +84,10 @@ def _parser():
 def render_split(
     split: Split, sink: Sink, renderer: HtmlRenderer, *, dataset: str, output: OutputSettings, limit: int | None
 ) -> None:
-    """Render every page of a split; `limit` stops after so many ledger rows, at the end of a page."""
+    """Render the pages of a split, at most `limit`."""
+    sink.expects(documents.held(split.source["urls"], documents.HTML), limit=limit)
     writer = pages.PageWriter(sink, split, dataset, output.rules, output.budget.tokens)
-    for ordinal, document in enumerate(documents.read(split.source["urls"], documents.HTML)):
-        if limit is not None and writer.rows >= limit:
-            return
+    for ordinal, document in enumerate(islice(documents.read(split.source["urls"], documents.HTML), limit)):
         if document.data is None:
             writer.document_failed(ordinal, document, document.kind, document.detail, dropped=document.dropped)
         elif not document.data.strip():

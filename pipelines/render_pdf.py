@@ -10,6 +10,7 @@ document that could not be opened.
 import sys
 from dataclasses import asdict
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 if __name__ == "__main__":  # run as a script: the checkout's root, not pipelines/, holds the packages
@@ -85,20 +86,20 @@ def _parser():
 def render_split(
     split: Split, sink: Sink, process: PdfProcess, *, dataset: str, thresholds: dict, tokens: float, limit: int | None
 ) -> None:
-    """Render every document of a split; `limit` stops after so many ledger rows, at the end of a page."""
+    """Render the documents of a split, at most `limit`."""
+    sink.expects(documents.held(split.source["urls"], documents.PDF), limit=limit)
     writer = pages.PageWriter(sink, split, dataset, thresholds, tokens)
-    for ordinal, document in enumerate(documents.read(split.source["urls"], documents.PDF)):
+    for ordinal, document in enumerate(islice(documents.read(split.source["urls"], documents.PDF), limit)):
         if document.data is None:
             writer.document_failed(ordinal, document, document.kind, document.detail, dropped=document.dropped)
-        for result in process.render(document.data) if document.data is not None else ():
+            continue
+        for result in process.render(document.data, partial(sink.splits, ordinal)):
             if isinstance(result, Failed) and result.number is None:
                 writer.document_failed(ordinal, document, result.kind, result.detail)
             elif isinstance(result, Failed):
                 writer.page_failed(ordinal, document, result.number, result.kind, result.detail)
             else:
                 writer.page(ordinal, document, result.number, result.described, result.images)
-            if limit is not None and writer.rows >= limit:
-                return
 
 
 if __name__ == "__main__":

@@ -146,9 +146,9 @@ def _scores(folder: OutputFolder, split: str | None) -> dict[str, pa.DataType]:
     return {column.name: column.type for column in schema if column.name not in BASE.names}
 
 
-def _ledger(folder: OutputFolder, split: str) -> pa.Table:
+def _ledger(folder: OutputFolder, split: str, columns: list[str] | None = None) -> pa.Table:
     with folder.fs.open(folder.path(f"{split}.parquet"), "rb") as file:
-        return pq.read_table(file)
+        return pq.read_table(file, columns=columns)
 
 
 class Judged(NamedTuple):
@@ -198,6 +198,8 @@ def retune_split(
     split: Split, sink: Sink, old: OutputFolder, table: RuleTable, settings: Mapping[str, Mapping], rows_of_urls: bool
 ) -> None:
     """Judge a split's ledger anew and copy the samples that stay."""
+    rows = _ledger(old, split.id, ["row", "key"]).sort_by("row")
+    sink.expects(rows["row"].to_numpy(), lambda row: dict(zip(*rows.to_pydict().values(), strict=True))[row])
     ledger = _ledger(old, split.id)
     found = judge(ledger, table, settings)
     falls = found.kept & found.fails

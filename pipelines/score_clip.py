@@ -15,12 +15,13 @@ if __name__ == "__main__":  # run as a script: the checkout's root, not pipeline
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 
 from cleaners import clip
 from corpus.catalog import Dataset
 from corpus.records import BadImage, Sample, from_members
-from corpus.shards import RawSample, read_shard
+from corpus.shards import RawSample, read_shard, sample_keys
 from corpus.splits import Sink, Split, fingerprint
 from pipelines.engine import job
 from pipelines.engine.thumbnails import thumbnail
@@ -62,6 +63,9 @@ def score_split(
     dataset: Dataset, floor: float | None, decoders: int, limit: int | None = None,
 ) -> None:  # fmt: skip
     """Score one shard: every sample of it goes to the sink once, in order."""
+    with fsspec.open(split.source["url"], "rb") as file:
+        keys = sample_keys(file)
+    sink.expects(np.arange(len(keys)), keys.__getitem__, limit)
     with fsspec.open(split.source["url"], "rb") as file:
         rows = (_read(raw) for raw in islice(read_shard(file), limit))
         rows, again = tee(rows)

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -89,8 +89,11 @@ class PdfProcess:
     def __exit__(self, *error) -> None:
         self.stop()
 
-    def render(self, data: bytes) -> Iterator[Rendered | Failed]:
-        """Yield every page of a document once, rendered or failed, in order; one Failed when it does not open."""
+    def render(self, data: bytes, announce: Callable[[int], None] = lambda parts: None) -> Iterator[Rendered | Failed]:
+        """Yield every page of a document once, rendered or failed, in order; one Failed when it does not open.
+
+        `announce` hears how many these will be, before the first of several.
+        """
         if len(data) > self.limits.max_bytes:
             yield Failed(None, "too_large", f"{len(data)} bytes, more than {self.limits.max_bytes}")
             return
@@ -99,9 +102,11 @@ class PdfProcess:
         except BadDocument as error:
             yield Failed(None, error.kind, str(error))
             return
-        yield from self._pages(data, min(num_pages, self.limits.max_pages), seconds)
-        if num_pages > self.limits.max_pages:
-            yield Failed(None, "too_many_pages", f"{num_pages} pages, of which {self.limits.max_pages} are rendered")
+        rendered = min(num_pages, self.limits.max_pages)
+        announce(rendered + (num_pages > rendered))
+        yield from self._pages(data, rendered, seconds)
+        if num_pages > rendered:
+            yield Failed(None, "too_many_pages", f"{num_pages} pages, of which {rendered} are rendered")
 
     def stop(self) -> None:
         """End the process; the next document starts another."""

@@ -3,6 +3,8 @@
 import io
 from pathlib import Path
 
+import numpy as np
+
 from corpus.folder import OutputFolder
 from corpus.ledger import Fuse
 from corpus.records import EncodedImage, Sample
@@ -57,6 +59,7 @@ def write_cleaned(root: Path, dataset: str, samples: list[Sample], splits: int =
     for number in range(splits):
         split = Split(f"{number:05d}", {})
         with Sink(folder, split, scores={}, settings_digest="", fuse=Fuse()) as sink:
+            sink.expects(np.arange(len(samples[number::splits])))
             for row, one in enumerate(samples[number::splits]):
                 sink.keep(one, row)
             sink.commit()

@@ -339,6 +339,7 @@ def test_lists_of_urls_are_no_images(tmp_path):
     folder = OutputFolder(str(tmp_path / "cleaned" / "coyo"))
     folder.prepare({"job": "test"})
     with Sink(folder, Split("00000", {}), scores={}, settings_digest="", fuse=Fuse(), table=True) as sink:
+        sink.expects([0])
         sink.write_table(pa.table({"key": ["a"]}))
         sink.rows(pa.table({"key": ["a"], "row": [0], "outcome": ["kept"], "rule": pa.array([None], pa.string())}))
         sink.commit()

@@ -10,6 +10,7 @@ import pytest
 
 from corpus.folder import OutputFolder, SettingsDiffer
 from corpus.ledger import BlownFuse, Fuse
+from corpus.readers.slices import Slice, held
 from corpus.records import Sample
 from corpus.splits import Split, fingerprint
 from pipelines.engine import job
@@ -19,6 +20,7 @@ SCORES = {"length": pa.float64()}
 
 def clean_lines(split, sink):
     """Keep lines that start with k, drop those with d, fail on the rest."""
+    sink.expects(held(Slice((split.source["url"],), "lines", 0, split.fingerprint["size"])))
     with open(split.source["url"]) as lines:
         for row, line in enumerate(lines):
             key = f"lines/{split.id}/{row:06d}"
@@ -138,6 +140,7 @@ def test_the_fuse_stops_a_job_whose_rows_all_fail(folder):
 
 def test_a_sample_that_was_not_written_is_noticed(folder):
     def forgetful(split, sink):
+        sink.expects([0])
         row = {"key": ["a"], "row": pa.array([0], pa.int64()), "outcome": ["kept"], "rule": pa.nulls(1, pa.string())}
         sink.rows(pa.table(row))
 

@@ -133,10 +133,10 @@ def run_script(script: str, *flags: str) -> subprocess.CompletedProcess:
 
 
 def test_the_pdf_script_runs_and_help_ends_with_an_example(tmp_path):
-    path = archive(tmp_path, {"good.pdf": pdf_document(words(40), words(41), words(42))})
+    path = archive(tmp_path, {f"{i}.pdf": pdf_document(words(40 + i), words(50 + i)) for i in range(3)})
     done = run_script("render_pdf.py", "--input", str(path), "--output", str(tmp_path / "out"), "--limit", "2")
     assert done.returncode == 0, done.stderr
-    assert len(read_back(tmp_path / "out")[0]) == 2
+    assert [(row["row"], row["page"]) for row in read_back(tmp_path / "out")[0]] == [(0, 0), (0, 1), (1, 0), (1, 1)]
     shown = run_script("render_pdf.py", "--help").stdout
     assert shown.strip().splitlines()[-1].strip().startswith("python pipelines/render_pdf.py")
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -130,6 +131,14 @@ def _batches(pairs: Iterator[Pair]) -> Iterator[list[Pair]]:
             batch, size = [], 0
     if batch:
         yield batch
+
+
+def lost_downloads(tar: str, seen: set[str]) -> Iterator[tuple[str, str, str]]:
+    """Yield what `failed_downloads` finds in the parquet beside a tar; nothing where none lies there."""
+    fs, path = fsspec.core.url_to_fs(tar.removesuffix(".tar") + ".parquet")
+    if fs.isfile(path):
+        with fs.open(path, "rb") as file:
+            yield from failed_downloads(file, seen)
 
 
 def failed_downloads(sidecar: BinaryIO, seen: set[str]) -> Iterator[tuple[str, str, str]]:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from corpus.readers.json_scan import CHUNK, CutJson, scan
 from corpus.readers.rows import BadFile, BadRow
-from corpus.shards import read_shard
+from corpus.shards import read_shard, sample_keys
 
 MAX_SLICE_BYTES = 64 << 20
 MAX_LINE_BYTES = 64 << 20
@@ -47,6 +47,7 @@ class Slice:
     row: int = 0
     damage: str | None = None
     arrays: tuple[str, ...] = ()
+    records: int = 0  # of JSON alone, as the plan counted them
 
 
 def open_file(path: str):
@@ -120,6 +121,48 @@ def read(piece: Slice) -> Iterator[tuple[int, object]]:
         yield row, BadRow("cut_json", piece.damage)
 
 
+def held(piece: Slice) -> np.ndarray:
+    """Return the ordinals that `read` owes for a slice, by a count of their own."""
+    return piece.row + _HELD.get(piece.format, _held_range)(piece)
+
+
+def _held_range(piece: Slice) -> np.ndarray:
+    return np.arange(piece.stop - piece.start)
+
+
+def _held_json(piece: Slice) -> np.ndarray:
+    return np.arange(piece.records + (piece.damage is not None))
+
+
+def _held_lines(piece: Slice) -> np.ndarray:
+    """Return the numbers of the lines that are not empty."""
+    data = np.frombuffer(_bytes(piece), np.uint8)
+    ends = np.flatnonzero(data == 10) + 1
+    ends = ends if len(data) == 0 or (len(ends) and ends[-1] == len(data)) else np.append(ends, len(data))
+    starts = np.concatenate([[0], ends[:-1]]).astype(np.int64) if len(ends) else ends
+    while len(long := np.flatnonzero(ends - starts > MAX_LINE_BYTES)):
+        ends = np.insert(ends, long, starts[long] + MAX_LINE_BYTES)
+        starts = np.concatenate([[0], ends[:-1]])
+    if not len(starts):
+        return starts
+    space = (data == 32) | ((data >= 9) & (data <= 13))
+    return np.flatnonzero(np.add.reduceat(~space, starts, dtype=np.int64) > 0)
+
+
+def _held_csv(piece: Slice) -> np.ndarray:
+    rows = csv.reader(io.StringIO(_bytes(piece).decode("utf-8", "replace"), newline=""))
+    return np.array([i for i, cells in enumerate(rows) if cells and (i or piece.start)], np.int64)
+
+
+def _held_tar(piece: Slice) -> np.ndarray:
+    with open_file(piece.paths[0]) as file:
+        return np.arange(len(sample_keys(file)))
+
+
+def _held_paths(piece: Slice) -> np.ndarray:
+    return np.arange(len(piece.paths))
+
+
 def _plan_json(path: str, rows: int, array: str | None) -> list[Slice]:
     slices, spans, count, keys, damage = [], [], 0, set(), None
     with open_file(path) as file:
@@ -131,7 +174,7 @@ def _plan_json(path: str, rows: int, array: str | None) -> list[Slice]:
                     continue
                 spans.append((found.start, found.stop))
                 if len(spans) == rows or spans[-1][1] - spans[0][0] > MAX_SLICE_BYTES:
-                    slices.append(Slice((path,), "json", spans[0][0], spans[-1][1], count))
+                    slices.append(Slice((path,), "json", spans[0][0], spans[-1][1], count, records=len(spans)))
                     count, spans = count + len(spans), []
         except CutJson as error:
             damage = f"{path}: {error}; every record after it is lost, fetch the file again"
@@ -142,7 +185,7 @@ def _plan_json(path: str, rows: int, array: str | None) -> list[Slice]:
         raise BadFile(f"{path}: no records {where}; its keys are {sorted(map(str, keys))}")
     if spans or damage:
         start, stop = (spans[0][0], spans[-1][1]) if spans else (0, 0)
-        slices.append(Slice((path,), "json", start, stop, count, damage))
+        slices.append(Slice((path,), "json", start, stop, count, damage, records=len(spans)))
     return slices
 
 
@@ -180,7 +223,8 @@ def _read_json(piece: Slice) -> Iterator[object]:
         if (colon := _BETWEEN.match(text, at)) and colon.group(1) == ":":
             key, (value, at) = value, decode(text, colon.end())
             value = (key, value)
-        yield value
+        if not (isinstance(value, tuple) and isinstance(value[1], list)):  # arrays beside the records are none
+            yield value
         at = _BETWEEN.match(text, at).end()
 
 
@@ -286,6 +330,10 @@ def _bytes(piece: Slice) -> bytes:
         return file.read(piece.stop - piece.start)
 
 
+_HELD = {
+    "json": _held_json, "jsonl": _held_lines, "lines": _held_lines, "csv": _held_csv, "tar": _held_tar,
+    "files": _held_paths, "document": _held_paths,
+}  # fmt: skip
 _READ = {
     "json": _read_json, "jsonl": _read_jsonl, "lines": _read_text, "csv": _read_csv,
     "parquet": _read_parquet, "tar": _read_tar, "files": _read_files,

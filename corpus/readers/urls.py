@@ -8,12 +8,13 @@ are carried on.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow.parquet as pq
 
 from corpus.readers.captions import READERS
 from corpus.readers.pairs import KEY_COLUMN, OUR_KEY
 from corpus.readers.rows import BadFile, BadRow
-from corpus.readers.slices import Slice, detect, open_file, plan, plan_arrays, read
+from corpus.readers.slices import Slice, detect, held, open_file, plan, plan_arrays, read
 
 _HEADERLESS = ("cc12m", "cc3m")
 _LONGEST_HEADER = 1 << 16
@@ -50,6 +51,13 @@ def read_urls(piece: Slice, columns: Mapping[str, str], reader: str) -> Iterator
             yield row, _record_row(record, columns)
         elif row > 0:
             yield row, _cells_row(record.split("\t"), tsv, columns)
+
+
+def held_urls(piece: Slice, reader: str) -> np.ndarray:
+    """Return the ordinals that `read_urls` owes, by a count of their own."""
+    ordinals = held(piece)
+    has_heading = piece.format == "lines" and reader not in (*_HEADERLESS, "sbu")
+    return ordinals[ordinals > 0] if has_heading else ordinals
 
 
 def _check_columns(path: str, columns: Mapping[str, str]) -> None:

@@ -91,20 +91,25 @@ def run(
     table: bool = False,
     gpus_per_worker: float = 0,
     redo: Collection[str] = (),
+    part_of: str | None = None,
 ) -> Counts:
     """Run `work(split, sink)` (with `setup`: `work(split, sink, state)`) on every split that is not committed yet.
 
     `settings` are all that the outputs depend on besides the input; they go into `job.json` and guard the folder.
     `scores` are the ledger columns that the job measures, `rules` what drops its rows. `table` makes splits of rows
-    instead of samples. `redo` names splits that are run although they are committed.
+    instead of samples. `redo` names splits that are run although they are committed; `part_of` the job that this one
+    is a pass of.
     Returns the counts of the whole folder and leaves `report.html` and `report.json` in it.
     """
     settings = {"job": name, "version": VERSION, "dataset": args.dataset, "limit": args.limit, **settings}
     folder = OutputFolder(_output_url(args.output))
     folder.prepare(settings, overwrite=args.overwrite)
     todo, done = _divide(folder, splits, digest(settings), redo)
-    sink_options = {"scores": dict(scores), "settings_digest": digest(settings), "fuse": fuse or Fuse(), "table": table}
-    sink_options["judged"] = _judged(rules, settings)
+    sink_options = {
+        "scores": dict(scores), "settings_digest": digest(settings), "fuse": fuse or Fuse(), "table": table,
+        "judged": _judged(rules, settings), "job": f"{part_of}, pass {name}" if part_of else name,
+        "dataset": args.dataset if isinstance(args.dataset, str) else "",
+    }  # fmt: skip
 
     def run_one(split: Split, *state) -> Counts:
         return _run_split(work, folder.url, split, sink_options, state)

@@ -28,13 +28,13 @@ from pipelines.engine import job
 
 def first_pass(
     name: str, args: argparse.Namespace, splits: Sequence[Split], settings: Mapping, work: Callable, *,
-    scores: Mapping[str, pa.DataType], rules: RuleTable,
+    scores: Mapping[str, pa.DataType], rules: RuleTable, part_of: str,
 ) -> OutputFolder:  # fmt: skip
-    """Run `work` as a job of tables in the folder `.NAME` of the output folder, and return that folder."""
+    """Run `work` as a job of tables, part of another, in the folder `.NAME` of the output folder; return that."""
     inner = copy.copy(args)
     inner.output = f"{str(args.output).rstrip('/')}/.{name}"
     print(f"pass 1 of 2: {name}")
-    job.run(name, inner, splits, settings, work, scores=scores, rules=rules, table=True)
+    job.run(name, inner, splits, settings, work, scores=scores, rules=rules, table=True, part_of=part_of)
     print("\npass 2 of 2")
     return OutputFolder(inner.output if "://" in inner.output else str(Path(inner.output).resolve()))
 

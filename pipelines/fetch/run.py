@@ -18,7 +18,7 @@ from corpus.folder import OutputFolder
 from corpus.ledger import ERROR, KEPT, BlownFuse
 from corpus.readers.rows import BadRow
 from corpus.readers.slices import Slice
-from corpus.readers.urls import UrlRow, read_urls
+from corpus.readers.urls import UrlRow, held_urls, read_urls
 from corpus.records import BadImage, EncodedImage, Sample, decode_image, from_members, image_header
 from corpus.shards import IndexedShard
 from corpus.splits import Sink, Split
@@ -73,6 +73,7 @@ def fetch_split(
     `earlier` names the folder whose failed rows alone are fetched again; its other rows are copied.
     """
     piece = Slice(**{k: tuple(v) if isinstance(v, list) else v for k, v in split.source["slice"].items()})
+    sink.expects(held_urls(piece, dataset.reader), limit=limit)
     rows = islice(read_urls(piece, dataset.columns, dataset.reader), limit)
     settled = EarlierRows(earlier, split.id) if earlier else None
     run = FetchRun(split, sink, dataset, settled, max_side)

@@ -15,8 +15,8 @@ from cleaners.boxes import WrongConvention
 from corpus.catalog import Dataset
 from corpus.readers.exclude import Excluded, load_excluded
 from corpus.readers.images import open_images
-from corpus.readers.rows import BadFile, ImageRef
-from corpus.readers.slices import Slice
+from corpus.readers.rows import BadFile, BadRow, ImageRef
+from corpus.readers.slices import Slice, held
 from corpus.records import BadImage, EncodedImage, decode_image, image_header
 from corpus.splits import Sink, Split, fingerprint
 from corpus.verdicts import Lost, dropped
@@ -69,12 +69,16 @@ def user_errors() -> Iterator[None]:
         raise job.UserError(str(error)) from None
 
 
-def as_work(function: Callable, **options) -> Callable:
-    """Return `work(split, sink)` for `pipelines.engine.job.run`, with the errors of `user_errors`."""
+def as_work(function: Callable, *, limit: int | None, **options) -> Callable:
+    """Return `work(split, sink)` for `pipelines.engine.job.run`, with the errors of `user_errors`.
+
+    The sink hears from the readers which records the slice holds before `function` reads them.
+    """
 
     def work(split: Split, sink: Sink) -> None:
         with user_errors():
-            function(split, sink, **options)
+            sink.expects(held(slice_of(split)), limit=limit)
+            function(split, sink, limit=limit, **options)
 
     return work
 
@@ -105,6 +109,15 @@ def slice_of(split: Split) -> Slice:
 def limited(rows: Iterator, limit: int | None) -> Iterator:
     """Yield at most `limit` records; None means all."""
     return islice(rows, limit)
+
+
+def parts(records: Iterator, parse: Callable, sink: Sink) -> Iterator[tuple[int, int, object]]:
+    """Yield (ordinal, number of the part, part) for all that `parse` makes of records; the sink hears how many."""
+    for row, record in records:
+        found = [record] if isinstance(record, BadRow) else list(parse(record))
+        found = found or [BadRow("empty_record", f"nothing in it to read: {str(record)[:120]}")]
+        sink.splits(row, len(found))
+        yield from ((row, number, part) for number, part in enumerate(found))
 
 
 def key_of(dataset: Dataset, split: Split, row: int, part: int = 0) -> str:

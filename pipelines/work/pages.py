@@ -76,26 +76,25 @@ def rule_settings(found: Mapping[str, float | None]) -> dict:
 
 
 class PageWriter:
-    """Writes the rows and samples of one split; counts rows, duplicates and the thumbnails already taken."""
+    """Writes the rows and samples of one split; counts duplicates and the thumbnails already taken."""
 
     def __init__(self, sink: Sink, split: Split, dataset: str, found: Mapping[str, float | None], budget_tokens: float):
         self._sink, self._prefix, self._dataset = sink, f"{dataset}/{split.id}", dataset
         self._duplicate, self._budget = found.get("duplicate"), budget_tokens
         self._seen, self._thumbnails = Counter(), Counter()
-        self.rows = 0
 
     def document_failed(self, ordinal: int, document: Document, kind: str, detail: str, *, dropped=False) -> None:
         """Record a document that yields no pages."""
-        key, row = f"{self._prefix}/{ordinal:06d}", self._next_row()
+        key = f"{self._prefix}/{ordinal:06d}"
         if dropped:
-            self._sink.drop(key, row, kind, detail=detail, document=document.name)
+            self._sink.drop(key, ordinal, kind, detail=detail, document=document.name)
         else:
-            self._sink.error(key, row, kind, detail, document=document.name)
+            self._sink.error(key, ordinal, kind, detail, document=document.name)
 
     def page_failed(self, ordinal: int, document: Document, page: int, kind: str, detail: str) -> None:
         """Record a page that could not be rendered."""
         key = f"{self._prefix}/{ordinal:06d}-{page:04d}"
-        self._sink.error(key, self._next_row(), kind, detail, document=document.name, page=page)
+        self._sink.error(key, ordinal, kind, detail, document=document.name, page=page)
 
     def page(self, ordinal: int, document: Document, page: int, described: dict, images: list[bytes]) -> None:
         """Record a rendered page: its samples, one per window, or the rule that drops it."""
@@ -105,16 +104,19 @@ class PageWriter:
         if verdict:
             rule, value, threshold = verdict
             columns["thumbnail"] = self._thumbnail(rule, images[0]) if described["verdict"] else None
-            self._sink.drop(key, self._next_row(), rule, value=value, threshold=threshold, **columns)
+            self._sink.drop(key, ordinal, rule, value=value, threshold=threshold, **columns)
             return
+        self._sink.splits(ordinal, len(images))
         for number, (window, image) in enumerate(zip(described["windows"], images, strict=True)):
             row_columns = columns | {"window": number, "tokens": window["tokens"]}
-            self._window(f"{key}-{number:02d}", window, image, described["language"], document, row_columns)
+            self._window(f"{key}-{number:02d}", ordinal, window, image, described["language"], document, row_columns)
 
-    def _window(self, key: str, window: dict, image: bytes, language: str, document: Document, columns: dict) -> None:
+    def _window(
+        self, key: str, row: int, window: dict, image: bytes, language: str, document: Document, columns: dict
+    ) -> None:
         if window["tokens"] > self._budget:
             limits = {"value": window["tokens"], "threshold": self._budget}
-            self._sink.drop(key, self._next_row(), "window_too_long", **limits, **columns)
+            self._sink.drop(key, row, "window_too_long", **limits, **columns)
             return
         x0, y0, x1, y1 = window["box"]
         source = {"document": document.name, "page": columns["page"], "box": window["box"]} | document.source
@@ -123,7 +125,7 @@ class PageWriter:
             images=[EncodedImage(image, "jpg")], scores={"tokens": window["tokens"]}, source=source,
             annotations={"lines": [{"text": text, "quad": _quad(flat)} for text, flat in window["lines"]]},
         )  # fmt: skip
-        self._sink.keep(sample, self._next_row(), **columns)
+        self._sink.keep(sample, row, **columns)
 
     def _duplicate_verdict(self, digest: str):
         seen = self._seen[digest]
@@ -135,10 +137,6 @@ class PageWriter:
     def _thumbnail(self, rule: str, image: bytes) -> bytes | None:
         self._thumbnails[rule] += 1
         return image if self._thumbnails[rule] <= THUMBNAILS_PER_RULE else None
-
-    def _next_row(self) -> int:
-        self.rows += 1
-        return self.rows - 1
 
 
 def _columns(described: dict) -> dict:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -51,14 +50,10 @@ class PairCleaner:
 
     def account_for_sidecar(self) -> None:
         """Record the rows that img2dataset's parquet lists and the tar does not hold."""
-        sidecar = self._split.source["url"].removesuffix(".tar") + ".parquet"
-        fs, path = fsspec.core.url_to_fs(sidecar)
-        if not fs.isfile(path):
-            return
-        with fs.open(path, "rb") as file:
-            for row, (_, kind, detail) in enumerate(pairs.failed_downloads(file, self._seen), start=self._rows):
-                record = self._sink.drop if kind == "not_downloaded" else self._sink.error
-                record(self._key(row), row, kind, detail=detail)
+        lost = pairs.lost_downloads(self._split.source["url"], self._seen)
+        for row, (_, kind, detail) in enumerate(lost, start=self._rows):
+            record = self._sink.drop if kind == "not_downloaded" else self._sink.error
+            record(self._key(row), row, kind, detail=detail)
 
     def _key(self, row: int) -> str:
         return f"{self._dataset.name}/{self._split.id}/{row:06d}"

@@ -63,10 +63,24 @@ class Candidate:
 def build_split(split: Split, sink: Sink, recipe: Recipe) -> None:
     """Turn slices of cleaned splits into packs of one task. Every cleaned row ends in the ledger, chosen or not."""
     builder = _Builder(split, sink, recipe)
+    _expect(sink, split.source["slices"], recipe.limit)
     row = 0
     for number, piece in enumerate(split.source["slices"]):
         row = builder.read(number, piece, row)
     builder.write()
+
+
+def _expect(sink: Sink, slices: list[dict], limit: int | None) -> None:
+    """Tell the sink of a split's cleaned rows, by the plan that was made from the manifests."""
+    counts = [len(range(piece["start"], piece["stop"])[:limit]) for piece in slices]
+    ends = np.cumsum(counts)
+
+    def key_of(row: int) -> str:
+        number = int(np.searchsorted(ends, row, "right"))
+        piece = slices[number]
+        return _kept_keys(piece["folder"], piece["split"])[piece["start"] + row - int(ends[number]) + counts[number]]
+
+    sink.expects(np.arange(sum(counts)), key_of)
 
 
 class _Builder:
@@ -106,9 +120,11 @@ class _Builder:
         try:
             made = list(self._make(_read_sample(shard, row)))
         except BadSample as error:
+            self._sink.splits(row.row, times)
             for key in keys:
                 self._sink.error(key, row.row, error.kind, error.detail, dataset=row.dataset)
             return
+        self._sink.splits(row.row, times * len(made))
         for suffix, result, shapes_dropped in made:
             for key in keys:
                 self._settle(key + suffix, row, result, shapes_dropped)

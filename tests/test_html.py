@@ -24,10 +24,7 @@ from renderers.sentry import descendants
 
 ROOT = Path(__file__).resolve().parent.parent
 
-try:
-    chromium.find_chromium()
-except FileNotFoundError as missing:
-    pytest.skip(str(missing), allow_module_level=True)
+pytestmark = pytest.mark.usefixtures("browser")
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from synth_ocr.document import compose
-from synth_ocr.fonts import MANIFEST, choose, companion_of, read_manifest
+from synth_ocr.fonts import MANIFEST, choose, read_manifest
 from synth_ocr.glyphs import load_face
 from synth_ocr.settings import Settings, undistorted
 from trainer.evaluation.metrics import edit_distance
@@ -49,8 +49,8 @@ def main() -> None:
     known = read_manifest(args.fonts)
     text = _passages(args.corpus.read_text(encoding="utf-8"), args.language)
     results = []
-    for face in choose(known, args.language):
-        typeface = load_face(face, companion_of(face, known) if face.companion else None)
+    for face, companion in choose(known, args.language):
+        typeface = load_face(face, companion)
         labels, patches = _lines(typeface, text, args.lines)
         results.append((face.name, *_score(labels, _read(patches, args.language), args.language)))
         print(f"{results[-1][0]}: {results[-1][1]:.1%}", file=sys.stderr, flush=True)

@@ -6,6 +6,7 @@ is chosen that neither contain nor overlap each other and carry the most boxes.
 """
 
 import bisect
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -28,7 +29,7 @@ def group(phrases: Iterable[tuple[int, int, Box, float]]) -> list[Span]:
         boxes = spans.setdefault((start, end), {})
         if score > boxes.get(box, float("-inf")):
             boxes[box] = score
-    return [Span(*key, tuple(boxes), sum(boxes.values())) for key, boxes in sorted(spans.items())]
+    return [Span(*key, tuple(boxes), math.fsum(boxes.values())) for key, boxes in sorted(spans.items())]
 
 
 def greedy(spans: Sequence[Span]) -> list[Span]:

@@ -65,7 +65,7 @@ def normalise_quad(quad: Sequence[Sequence[float]], width: float, height: float)
 def signed_area(corners: Sequence[Sequence[float]]) -> float:
     """Return a polygon's area, positive where its corners go clockwise on the screen (y points down)."""
     after = list(corners[1:]) + [corners[0]]
-    return sum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in zip(corners, after, strict=True)) / 2
+    return math.fsum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in zip(corners, after, strict=True)) / 2
 
 
 def iou(a: Sequence[float], b: Sequence[float]) -> float:

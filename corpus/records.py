@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
+from corpus.bugs import raise_ours
 from corpus.verdicts import Lost, failed
 
 TASKS = ("caption", "vqa", "ocr_vqa", "grounded_caption", "referring", "region_caption", "ocr", "text", "chat")
@@ -129,6 +130,7 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     except BadImage:
         raise
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, ZeroDivisionError, ...
+        raise_ours(error)
         raise BadImage("undecodable_image", f"{type(error).__name__}: {error}"[:200]) from None
 
 
@@ -140,6 +142,7 @@ def _open(data: bytes) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise BadImage("image_too_large", str(error)) from None
     except Exception as error:
+        raise_ours(error)
         raise BadImage(*_why_not_an_image(data, error)) from None
 
 

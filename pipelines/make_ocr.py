@@ -6,7 +6,6 @@ Image i is a pure function of (seed, i, settings): any worker, any order, any nu
 text), the photos of scikit-image, generated clouds and crumpled paper.
 """
 
-import hashlib
 import io
 import json
 import sys
@@ -66,7 +65,7 @@ def main() -> None:
     language = find(whole_catalog(args.catalog), args.dataset, job="make_ocr").language
     if language != args.language:
         raise job.UserError(f"dataset {args.dataset!r} is {language}, but --language is {args.language}")
-    recipe, faces, files = _recipe(args), _faces(args.fonts, language), _files(args)
+    recipe, faces, files = _recipe(args), _faces(args, language), _files(args)
     make_sources = lambda: open_sources(faces, *files)  # noqa: E731 - Ray refuses partial objects
     _try(make_sources)
     seed, limit, dataset = args.seed, args.limit, args.dataset
@@ -88,6 +87,8 @@ def _parser():
     parser.add_argument("--backgrounds", nargs="+", default=[], metavar="GLOB", help="photos: files, folders, shards")
     parser.add_argument("--papers", nargs="+", default=[], metavar="GLOB", help="photos of paper, taken as grey")
     parser.add_argument("--fonts", default=fonts.MANIFEST, metavar="FILE", help="manifest (see synth_ocr/faces.csv)")
+    fonts.add_folder_flag(parser)
+    parser.add_argument("--available-faces", action="store_true", help="draw with the faces that are here, if not all")
     parser.add_argument("--settings", metavar="FILE", help="JSON that changes settings (see synth_ocr/settings.py)")
     parser.add_argument("--images-per-shard", type=int, default=1000, metavar="N", help="default: 1000")
     parser.add_argument("--vertical", type=float, metavar="P", help="share of pages in vertical columns; default: 0")
@@ -115,11 +116,10 @@ def _recipe(args) -> settings.Settings:
     return replace(recipe, words=recipe.words or args.words, straight=recipe.straight or args.straight)
 
 
-def _faces(manifest: str, language: str) -> list[tuple[fonts.Face, fonts.Face | None]]:
+def _faces(args, language: str) -> list[tuple[fonts.Face, fonts.Face | None]]:
     def choose():
-        known = fonts.read_manifest(manifest)
-        chosen = fonts.choose(known, language)
-        return [(face, fonts.companion_of(face, known) if face.companion else None) for face in chosen]
+        known = fonts.read_manifest(args.fonts)
+        return fonts.choose(known, language, args.font_dir, available=args.available_faces)
 
     return _try(choose)
 
@@ -161,8 +161,8 @@ def _settings(args, recipe: settings.Settings, faces, files) -> dict:
         "seed": args.seed,
         "images_per_shard": args.images_per_shard,
         "recipe": settings.to_json(recipe),
-        "faces": {face.name: _sha256(face.file) for face, _ in faces},
-        "companions": {face.companion: _sha256(companion.file) for face, companion in faces if companion},
+        "faces": {face.name: face.digest for face, _ in faces},
+        "companions": {companion.name: companion.digest for _, companion in faces if companion},
         "corpus": _named_sizes(corpus or [built_in_corpus(args.language)]),
         "backgrounds": digest(_named_sizes(backgrounds)) if backgrounds else "built in",
         "papers": digest(_named_sizes(papers)) if papers else "built in",
@@ -173,10 +173,6 @@ def _settings(args, recipe: settings.Settings, faces, files) -> dict:
 def _libraries() -> dict[str, str]:
     drawing = {name: features.version(name) for name in ("pil", "freetype2", "raqm", "jpg")}
     return {"numpy": np.__version__, "opencv": cv2.__version__, "scikit-image": version("scikit-image"), **drawing}
-
-
-def _sha256(path: str) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def _named_sizes(files: list[str]) -> dict[str, int]:

@@ -23,8 +23,8 @@ from pipelines.engine import job
 from pipelines.work import documents, pages
 from pipelines.work.datasets import whole_catalog
 from renderers import rules
+from renderers.browsers import find_browser
 from renderers.charset import decode_html
-from renderers.chromium import find_chromium
 from renderers.encoded import OutputSettings, encode_page
 from renderers.html import BrowserLimits, HtmlRenderer, HtmlSettings
 from renderers.page import BadDocument
@@ -48,7 +48,7 @@ def main() -> None:
         "limits": asdict(limits), **pages.rule_settings(thresholds),
     }  # fmt: skip
     try:
-        find_chromium(args.chromium)
+        find_browser(args.chromium)
     except FileNotFoundError as error:
         raise job.UserError(str(error)) from None
     work = partial(render_split, dataset=args.dataset, output=output, limit=args.limit)
@@ -59,7 +59,9 @@ def main() -> None:
 
 def _parser():
     parser = job.parser(__doc__, _EXAMPLE, dataset="common-crawl-html")
-    parser.add_argument("--chromium", metavar="PATH", help="default: chromium, chromium-browser or google-chrome")
+    parser.add_argument(
+        "--chromium", metavar="PATH", help="default: $CHROMIUM, Chromium, Chrome, a snap's or Playwright's"
+    )
     numbers = {
         "--width": (HtmlSettings.width, "of the viewport and the picture, in pixels"),
         "--viewport-height": (HtmlSettings.viewport_height, "what 100vh means to a page, in pixels"),

@@ -20,11 +20,11 @@ from pyppeteer.connection import Connection
 from pyppeteer.errors import NetworkError, PageError
 from websockets.exceptions import ConnectionClosedError
 
+from renderers.browsers import find_browser
 from renderers.sentry import OUT_OF_MEMORY
 
 _ROOT = Path(__file__).resolve().parent.parent
 _PROFILE = "gristmill-chromium-"  # then the job's process id
-_NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 _FLAGS = (
     "--headless", "--remote-debugging-pipe", "--no-first-run", "--no-default-browser-check", "--mute-audio",
     "--disable-gpu", "--disable-dev-shm-usage", "--disable-extensions", "--disable-breakpad", "--disable-sync",
@@ -52,15 +52,6 @@ class BrowserLost(Exception):
 
 # What pyppeteer raises when the browser or a page vanishes under it.
 LOST = (NetworkError, PageError, ConnectionError, asyncio.InvalidStateError, AttributeError, KeyError)
-
-
-def find_chromium(path: str | None = None) -> str:
-    """Return the browser's path. FileNotFoundError says what to install."""
-    found = shutil.which(path) if path else next(filter(None, map(shutil.which, _NAMES)), None)
-    if not found:
-        wanted = path or ", ".join(_NAMES)
-        raise FileNotFoundError(f"no browser found ({wanted}): install Chromium, for example `apt install chromium`")
-    return os.path.realpath(found)
 
 
 class _Pipe:
@@ -117,7 +108,7 @@ class Chromium:
     """
 
     def __init__(self, executable: str | None = None, memory: int = 3 << 30):
-        self.executable, self._memory = find_chromium(executable), memory
+        self.executable, self._memory = find_browser(executable), memory
         self._sentry: subprocess.Popen | None = None
         self.browser: _Browser | None = None
 

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from corpus.bugs import raise_ours
 from renderers.characters import clean_text, is_wide
 from renderers.chromium import LOST, BrowserLost, Chromium
 from renderers.ink import Ink
@@ -102,6 +103,7 @@ class HtmlRenderer:
             raise BadDocument(ended if ended == "memory" else "timeout", detail) from None
         except (BrowserLost, *LOST) as error:
             ended = self.stop()
+            raise_ours(error)
             raise BadDocument(
                 ended or getattr(error, "kind", "crash"), f"{type(error).__name__}: {error}"[:200]
             ) from None

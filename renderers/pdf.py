@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pymupdf
 
+from corpus.bugs import raise_ours
 from renderers.characters import clean_text
 from renderers.ink import Ink
 from renderers.lines import Run, merge_runs, sort_lines
@@ -97,6 +98,7 @@ def render_page(document: pymupdf.Document, number: int, settings: PdfSettings) 
     except BadDocument:
         raise
     except Exception as error:  # MuPDF raises its own FzError classes, RuntimeError, ValueError, ...
+        raise_ours(error)
         raise BadDocument(error_kind(error, "bad_page"), f"{type(error).__name__}: {error}"[:200]) from None
     return Page(number, pixels, lines, hidden, misdrawn)
 
@@ -252,15 +254,21 @@ def char_quads(drawing: pymupdf.DisplayList, scale: float) -> list[Quad]:
         if block.m_internal.type != pymupdf.mupdf.FZ_STEXT_BLOCK_TEXT:
             continue
         for line in block:
-            corners = [corner for char in line if chr(char.m_internal.c).strip() for corner in _corners(char)]
+            corners = _inked_corners(line)
             direction = (line.m_internal.dir.x, line.m_internal.dir.y)
             quads.append(_turned_box(corners, direction, scale) if corners else ((0.0, 0.0),) * 4)
     return quads
 
 
-def _corners(char):
-    quad = char.m_internal.quad
-    return (quad.ul.x, quad.ul.y), (quad.ur.x, quad.ur.y), (quad.lr.x, quad.lr.y), (quad.ll.x, quad.ll.y)
+def _inked_corners(line) -> list[tuple[float, float]]:
+    corners = []
+    for (
+        char
+    ) in line:  # a loop, as in PyMuPDF itself: its iterators are not iterable, which comprehensions of 3.13 ask for
+        if chr(char.m_internal.c).strip():
+            quad = char.m_internal.quad
+            corners += [(corner.x, corner.y) for corner in (quad.ul, quad.ur, quad.lr, quad.ll)]
+    return corners
 
 
 def _turned_box(corners, direction, scale: float) -> Quad:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from corpus.bugs import Bug
 from renderers import frames
 from renderers.encoded import OutputSettings
 from renderers.page import BadDocument
@@ -163,13 +164,17 @@ class PdfProcess:
         deadline = time.monotonic() + self.limits.wall_factor * self.limits.page_seconds + 10
         try:
             frames.send(self._socket, message, blobs, deadline)
-            return frames.receive(self._socket, deadline)
+            reply, images = frames.receive(self._socket, deadline)
         except TimeoutError:
             lost = _Lost("timeout", "no answer within the wall-clock limit")
         except frames.TooMuch as error:
             lost = _Lost("too_much_output", str(error))
         except (frames.Closed, ValueError) as error:  # ValueError: not JSON
             lost = self._post_mortem(error)
+        else:
+            if "bug" in reply:
+                raise Bug(reply["bug"])
+            return reply, images
         self.stop()
         raise lost
 

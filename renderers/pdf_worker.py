@@ -10,6 +10,7 @@ import time
 
 import pymupdf
 
+from corpus.bugs import bug_in
 from renderers import confine, frames
 from renderers.encoded import OutputSettings, encode_page
 from renderers.page import BadDocument
@@ -50,6 +51,10 @@ def _serve(job: socket.socket, page_seconds: float) -> None:
             reply, blobs = {"failed": error.kind, "detail": str(error)}, []
         except MemoryError:
             reply, blobs = {"failed": "memory", "detail": "out of memory while measuring or encoding the page"}, []
+        except Exception as error:
+            if (bug := bug_in(error)) is None:
+                raise
+            reply, blobs = {"bug": str(bug)}, []
         frames.send(job, reply | {"seconds": time.process_time() - started}, blobs)
 
 

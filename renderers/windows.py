@@ -5,6 +5,7 @@ would waste the pages that teach reading best; cutting its label would teach the
 cut where no line is in the way, as a reader would fold it: between columns, paragraphs or lines.
 """
 
+import math
 from bisect import bisect_left
 from dataclasses import dataclass
 from itertools import accumulate
@@ -60,15 +61,13 @@ def cut(lines: list[Line], width: int, height: int, budget: Budget) -> list[Wind
     ]
     page = (0.0, 0.0, float(width), float(height))
     if _fits(items, page, budget):
-        return [Window((0, 0, width, height), list(lines), sum(item.cost for item in items))]
+        return [Window((0, 0, width, height), list(lines), _tokens(items))]
     parts = sorted(_split(items, page, budget), key=lambda part: part[0][0].order)
     return [_window(items, region) for items, region in parts]
 
 
 def _fits(items: list[_Item], region: Rect, budget: Budget) -> bool:
-    return sum(item.cost for item in items) <= budget.tokens and (
-        budget.height is None or region[3] - region[1] <= budget.height
-    )
+    return _tokens(items) <= budget.tokens and (budget.height is None or region[3] - region[1] <= budget.height)
 
 
 def _split(items: list[_Item], region: Rect, budget: Budget) -> list[tuple[list[_Item], Rect]]:
@@ -98,13 +97,18 @@ def _around(items: list[_Item], region: Rect) -> Rect:
     )  # fmt: skip
 
 
+def _tokens(items: list[_Item]) -> float:
+    """The exact sum, rounded once: the built-in one adds floats in another way since Python 3.12."""
+    return math.fsum(item.cost for item in items)
+
+
 def _best_cut(items: list[_Item], region: Rect, budget: Budget):
     """Return (items before, items after, axis, end of the first region, start of the second).
 
     Among the gaps that no line crosses, the one that divides the tokens (or, when only the height is too much, the
     height) most evenly, wide gaps preferred: the gap between two columns over one between two lines.
     """
-    tall = sum(item.cost for item in items) <= budget.tokens
+    tall = _tokens(items) <= budget.tokens
     axes = (1,) if tall else (0, 1)
     cuts = [found for axis in axes for found in _gaps(items, axis, tall)]
     if not cuts:
@@ -120,7 +124,7 @@ def _gaps(items: list[_Item], axis: int, by_height: bool):
     """Yield (badness, axis, number of items before, gap start, gap end) for every clean cut across an axis."""
     ordered = sorted(items, key=lambda item: item.box[axis])
     weights = [item.box[3] - item.box[1] if by_height else item.cost for item in ordered]
-    total, before, reach = sum(weights), 0.0, float("-inf")
+    total, before, reach = math.fsum(weights), 0.0, float("-inf")
     typical = sorted(item.box[3] - item.box[1] for item in items)[len(items) // 2]
     for at, (item, weight) in enumerate(zip(ordered, weights, strict=True)):
         if at and item.box[axis] >= reach:
@@ -152,4 +156,4 @@ def _window(items: list[_Item], region: Rect) -> Window:
     x0, y0 = int(region[0]), int(region[1])
     x1, y1 = -int(-region[2] // 1), -int(-region[3] // 1)
     lines = [Line(item.line.text, shift_quad(item.line.quad, -x0, -y0)) for item in items]
-    return Window((x0, y0, x1, y1), lines, sum(item.cost for item in items))
+    return Window((x0, y0, x1, y1), lines, _tokens(items))

@@ -4,6 +4,7 @@ A page of paper with text on it is drawn flat, tilted, laid over a photo, and th
 the ink on the flat page and go through the same matrix as its pixels; what follows does not move anything.
 """
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -155,7 +156,7 @@ def _grids(rng: np.random.Generator, sheet: tuple[int, int], vertical: bool, s: 
 
 def _choose_face(rng, faces: Sequence[Typeface], passage: Passage, grid: Grid, least: float):
     """Return a face, at random among those that cover the text coming for this grid, and the characters skipped."""
-    ahead = int(sum(max(cell.width / cell.height, cell.height / cell.width) for cell in grid)) + 20
+    ahead = int(math.fsum(max(cell.width / cell.height, cell.height / cell.width) for cell in grid)) + 20
     order, skipped = rng.permutation(len(faces)), 0
     while passage.rest():
         for i in order:

@@ -1,24 +1,25 @@
-"""The faces text is set in: a manifest, and a command that installs and checks them.
+"""The faces text is set in: a manifest, and a command that looks at each of them.
 
-    python -m synth_ocr.fonts --install        # Debian packages, through apt-get; needs root
-    python -m synth_ocr.fonts --check          # one line per face
+    python -m synth_ocr.fonts        # one line per face; `python pipelines/doctor.py --install` fetches what is missing
 
-The manifest is a CSV file with the columns face, language (en or zh), package (Debian), licence, file, index (of the
-face in a collection) and companion (the face that lends what this one has no glyphs for, such as Latin letters).
+The manifest is a CSV file with the columns face (the family and style that the file itself declares), language (en or
+zh), package (Debian's, or several names of it over the releases, the first known one is taken: `a|b`), licence, file
+(its name, wherever it lies; a path is taken as it is) and companion (the face that lends what this one has no glyphs
+for, such as Latin letters).
 """
 
 import argparse
 import csv
-import shutil
-import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from synth_ocr import font_files
 
 MANIFEST = Path(__file__).with_name("faces.csv")
 LANGUAGES = ("en", "zh")
-_COLUMNS = ("face", "language", "package", "licence", "file", "index", "companion")
+_COLUMNS = ("face", "language", "package", "licence", "file", "companion")
 
 
 class FontError(Exception):
@@ -27,15 +28,19 @@ class FontError(Exception):
 
 @dataclass(frozen=True)
 class Face:
-    """One face of a font file. `name` is the family and style that the file itself declares."""
+    """One face. `name` is the family and style that its file declares; once found, `file` is a path on this machine.
+
+    `index` is its place in a collection, `digest` the SHA-256 of the file it was found in; "": not found yet.
+    """
 
     name: str
     language: str
     package: str
     licence: str
     file: str
-    index: int = 0
     companion: str = ""
+    index: int = 0
+    digest: str = ""
 
 
 def read_manifest(path: str | Path = MANIFEST) -> list[Face]:
@@ -54,49 +59,80 @@ def _face(row: dict, path: str | Path, line: int) -> Face:
         raise FontError(f"{path}:{line}: no {', '.join(missing)}; columns are {', '.join(_COLUMNS)}")
     if row["language"] not in LANGUAGES:
         raise FontError(f"{path}:{line}: language {row['language']!r}; languages are {', '.join(LANGUAGES)}")
-    if not row["index"].isdigit():
-        raise FontError(f"{path}:{line}: index {row['index']!r} is no number; 0 is the first face of a file")
-    values = [row[name].strip() for name in _COLUMNS]
-    return Face(*values[:5], index=int(row["index"]), companion=values[6])
+    return Face(*(row[name].strip() for name in _COLUMNS))
 
 
-def choose(faces: Sequence[Face], language: str) -> list[Face]:
-    """Return the faces for a language, all installed. FontError lists what is missing and how to install it."""
-    chosen = [face for face in faces if face.language == language]
-    if not chosen:
+def locate(faces: Sequence[Face], folders: Sequence[str | Path] = ()) -> dict[str, Face]:
+    """Return name -> face for those that are on this machine; `folders` are looked at before the system's."""
+    found: dict[str, Face] = {}
+    for folder in (*folders, *font_files.font_folders()):
+        missing = [face for face in faces if face.name not in found]
+        files = font_files.files_named({face.file for face in missing}, Path(folder)) if missing else {}
+        for face in missing:
+            if place := font_files.find(face.name, _candidates(face, files)):
+                found[face.name] = replace(face, file=place[0], index=place[1], digest=font_files.sha256(place[0]))
+    return found
+
+
+def _candidates(face: Face, files: Mapping[str, Sequence[str]]) -> Sequence[str]:
+    if not Path(face.file).is_absolute():
+        return files.get(face.file.lower(), ())
+    names = list(font_files.names_in(face.file))
+    if face.name not in names and Path(face.file).is_file():
+        raise FontError(f"{face.file} has no face {face.name!r}; it has {', '.join(names) or 'none at all: no font'}")
+    return [face.file]
+
+
+def choose(
+    faces: Sequence[Face], language: str, folders: Sequence[str | Path] = (), *, available: bool = False
+) -> list[tuple[Face, Face | None]]:
+    """Return the faces for a language and the companion of each, all found on this machine.
+
+    FontError lists what is missing and how to install it; with `available`, only where not one face is there.
+    """
+    wanted = [(face, companion_of(face, faces)) for face in faces if face.language == language]
+    if not wanted:
         raise FontError(f"the manifest has no face for language {language!r}")
-    companions = [companion_of(face, faces) for face in chosen if face.companion]
-    missing = [face for face in chosen + companions if not Path(face.file).is_file()]
-    if missing:
-        names = ", ".join(f"{face.name} ({face.file})" for face in missing[:5])
-        packages = " ".join(sorted({face.package for face in missing if face.package}))
-        raise FontError(
-            f"{len(missing)} of {len(chosen)} faces are not installed: {names}. Install them with "
-            f"`python -m synth_ocr.fonts --install` (Debian packages {packages}) or give --fonts another manifest"
-        )
-    return chosen
+    needed = {face.name: face for pair in wanted for face in pair if face}
+    found = locate(list(needed.values()), folders)
+    there = [
+        (found[face.name], other and found[other.name])
+        for face, other in wanted
+        if found.keys() >= {part.name for part in (face, other) if part}
+    ]
+    if not there or (len(there) < len(wanted) and not available):
+        raise FontError(_missing([face for name, face in needed.items() if name not in found], len(needed)))
+    return there
 
 
-def companion_of(face: Face, faces: Sequence[Face]) -> Face:
-    """Return the face that fills `face`'s gaps. FontError when the manifest lacks it."""
+def _missing(faces: Sequence[Face], wanted: int) -> str:
+    names = ", ".join(f"{face.name} ({face.file})" for face in faces[:5])
+    packages = " ".join(sorted({face.package.partition("|")[0] for face in faces if face.package}))
+    return (
+        f"{len(faces)} of {wanted} faces are not installed: {names}{', ...' if len(faces) > 5 else ''}. Install them "
+        f"with `python pipelines/doctor.py --install` (Debian packages {packages}), name a folder that has them "
+        "(--font-dir), draw with those that are there (--available-faces) or give --fonts another manifest"
+    )
+
+
+def companion_of(face: Face, faces: Sequence[Face]) -> Face | None:
+    """Return the face that fills `face`'s gaps, None where it needs none. FontError when the manifest lacks it."""
+    if not face.companion:
+        return None
     for other in faces:
         if other.name == face.companion:
             return other
     raise FontError(f"face {face.name!r} names the companion {face.companion!r}, which the manifest does not have")
 
 
-def check(face: Face, faces: Sequence[Face]) -> str:
-    """Return "" when a face is usable for its language, otherwise what is wrong with it."""
+def check(face: Face, companion: Face | None) -> str:
+    """Return "" when a face that was found is usable for its language, otherwise what is wrong with it."""
     from synth_ocr.glyphs import load_face
 
-    if not Path(face.file).is_file():
-        return f"missing: install {face.package}"
     try:
-        typeface = load_face(face, companion_of(face, faces) if face.companion else None)
+        typeface = load_face(face, companion)
     except FontError as error:
         return str(error)
-    if typeface.declared_name != face.name:
-        return f"face {face.index} of {face.file} calls itself {typeface.declared_name!r}"
     lacking = typeface.lacking(_required(face.language))
     return f"no glyphs for {lacking[:20]!r} and {len(lacking)} in all" if lacking else ""
 
@@ -114,39 +150,34 @@ def everyday_chinese() -> str:
     return rows.decode("gb2312", errors="ignore")
 
 
-def install(faces: Sequence[Face]) -> None:
-    """Install the Debian packages of missing faces. FontError when that cannot be done here."""
-    packages = sorted({face.package for face in faces if face.package and not Path(face.file).is_file()})
-    if not packages:
-        return print("every face is installed")
-    if shutil.which("apt-get") is None:
-        raise FontError(f"no apt-get here: install {' '.join(packages)} by hand and list their files in a manifest")
-    command = ["apt-get", "install", "--yes", "--no-install-recommends", *packages]
-    print("+", " ".join(command), flush=True)
-    if subprocess.run(command).returncode:
-        raise FontError("apt-get failed; it needs root and a fresh package list (apt-get update)")
-
-
 def main() -> None:
-    """Install or check the faces of a manifest; exits with status 1 when one cannot be used."""
-    parser = argparse.ArgumentParser(description="Install and check the faces of synthetic OCR.")
+    """Look at every face of a manifest; exits with status 1 when one cannot be used."""
+    parser = argparse.ArgumentParser(description="Open every face of synthetic OCR and look for what it must cover.")
     parser.add_argument("--fonts", default=MANIFEST, metavar="FILE", help="default: the 41 + 11 faces of this checkout")
-    parser.add_argument("--install", action="store_true", help="install Debian packages of missing faces (root)")
-    parser.add_argument("--check", action="store_true", help="open every face and look for what it must cover")
+    add_folder_flag(parser)
     args = parser.parse_args()
     try:
         faces = read_manifest(args.fonts)
-        if args.install:
-            install(faces)
-        sys.exit(0 if _print_check(faces) else 1)
+        sys.exit(0 if _print_check(faces, args.font_dir) else 1)
     except FontError as error:
         sys.exit(f"error: {error}")
 
 
-def _print_check(faces: Sequence[Face]) -> bool:
-    wrong = 0
+def add_folder_flag(parser: argparse.ArgumentParser) -> None:
+    """Add `--font-dir DIR`, which may be given several times."""
+    parser.add_argument(
+        "--font-dir", nargs="+", action="extend", default=[], metavar="DIR", help="look for fonts here first"
+    )
+
+
+def _print_check(faces: Sequence[Face], folders: Sequence[str]) -> bool:
+    found, wrong = locate(faces, folders), 0
     for face in faces:
-        problem = check(face, faces)
+        here, other = found.get(face.name), companion_of(face, faces)
+        if here is None or (other and other.name not in found):
+            problem = f"missing: install {face.package}"
+        else:
+            problem = check(here, other and found[other.name])
         wrong += bool(problem)
         print(f"{'ok   ' if not problem else 'WRONG'} {face.language}  {face.name:32} {face.licence:50} {problem}")
     print(f"{len(faces) - wrong} of {len(faces)} faces are usable")

@@ -38,7 +38,6 @@ class Typeface:
     """
 
     face: Face
-    declared_name: str
     advances: np.ndarray
     ascent: float
     descent: float
@@ -61,15 +60,14 @@ class Typeface:
 
 @lru_cache(maxsize=256)
 def load_face(face: Face, companion: Face | None = None) -> Typeface:
-    """Read what a face covers, from the cache where it is known. FontError when the file is no font."""
+    """Read what a face covers, from the cache where it is known. FontError when its file is no font or another one."""
     table = _cached_table(face)
     advances, owner = table["advances"].astype(np.float32), None
     if companion is not None:
         own, lent = advances > 0, _cached_table(companion)["advances"]
         advances, owner = np.where(own, advances, lent), own
     ascent, descent, upright = table["metrics"]
-    name = str(table["name"])
-    return Typeface(face, name, advances, float(ascent), float(descent), bool(upright), companion, owner)
+    return Typeface(face, advances, float(ascent), float(descent), bool(upright), companion, owner)
 
 
 def _cached_table(face: Face) -> dict[str, np.ndarray]:
@@ -77,6 +75,8 @@ def _cached_table(face: Face) -> dict[str, np.ndarray]:
         content = hashlib.sha256(Path(face.file).read_bytes()).hexdigest()
     except OSError as error:
         raise FontError(f"cannot read {face.file}: {error.strerror}") from None
+    if face.digest not in ("", content):
+        raise FontError(f"{face.file} is another version of {face.name} than where this job started: install the same")
     path = _cache_folder() / f"{content[:32]}-{face.index}-v{_VERSION}.npz"
     try:
         with np.load(path) as stored:
@@ -111,7 +111,7 @@ def _read_table(face: Face) -> dict[str, np.ndarray]:
         raise FontError(f"face {face.index} of {face.file} cannot be read as a font: {error}") from None
     ascent, descent = (value / _METRICS_SIZE for value in opened.getmetrics())
     metrics = np.array([ascent, descent, upright])
-    return {"advances": advances, "metrics": metrics, "name": np.array(" ".join(opened.getname()))}
+    return {"advances": advances, "metrics": metrics}
 
 
 def _open_font(face: Face) -> TTFont:

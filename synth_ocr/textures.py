@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from corpus.bugs import raise_ours
 from corpus.records import BadImage, image_header
 from synth_ocr.effects import blur
 
@@ -25,6 +26,7 @@ def decode_photo(data: bytes, grey: bool = False) -> np.ndarray:
                 image.draft("L" if grey else "RGB", tuple(int(side / factor) for side in image.size))
             image = image.convert("RGBA").convert("RGB") if "transparency" in image.info else image.convert("RGB")
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, ...
+        raise_ours(error)
         raise BadImage("undecodable_image", f"{type(error).__name__}: {error}"[:200]) from None
     image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.BILINEAR)
     return np.asarray(image.convert("L") if grey else image)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from renderers.browsers import find_browser
+
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("GRISTMILL_TEST_DATA", ROOT.parent / "shared" / "data"))
 
@@ -20,3 +22,12 @@ def shared_data():
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def browser() -> str:
+    """Return the browser's path; the test is skipped where there is none."""
+    try:
+        return find_browser()
+    except FileNotFoundError as missing:
+        pytest.skip(str(missing))

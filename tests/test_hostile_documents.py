@@ -6,7 +6,6 @@ import time
 import pytest
 
 from benchmarks.hostile_documents import malicious_pages, mutate
-from renderers import chromium
 from renderers.html import BrowserLimits, HtmlRenderer
 from renderers.page import BadDocument
 from renderers.pdf_process import Failed, Limits, PdfProcess, Rendered
@@ -29,11 +28,7 @@ HANGING = ("deep", "deep-tables", "million-tall", "million-wide", "script-loop",
 
 
 @pytest.mark.slow
-def test_malicious_pages_end_in_time():
-    try:
-        chromium.find_chromium()
-    except FileNotFoundError as missing:
-        pytest.skip(str(missing))
+def test_malicious_pages_end_in_time(browser):
     pages = malicious_pages()
     with HtmlRenderer(limits=BrowserLimits(page_seconds=15)) as renderer:
         for name in HANGING:

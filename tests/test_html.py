@@ -15,7 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from renderers import chromium
+from corpus.bugs import Bug
+from renderers import chromium, html
 from renderers.html import BrowserLimits, HtmlRenderer, doctype
 from renderers.ink import ink_report, luminance
 from renderers.page import BadDocument, bounds
@@ -23,10 +24,7 @@ from renderers.sentry import descendants
 
 ROOT = Path(__file__).resolve().parent.parent
 
-try:
-    chromium.find_chromium()
-except FileNotFoundError as missing:
-    pytest.skip(str(missing), allow_module_level=True)
+pytestmark = pytest.mark.usefixtures("browser")
 
 
 @pytest.fixture(scope="module")
@@ -252,6 +250,12 @@ def test_file_content_is_not_in_the_picture(renderer, tmp_path):
     frame = f"<iframe style='width:600px;height:300px;border:0' src='file://{secret}'></iframe>"
     with_frame, _ = renderer.render(f"<body bgcolor=white>{frame}")
     assert (luminance(with_frame.pixels) < 128).mean() < 0.001
+
+
+def test_a_mistake_of_ours_is_no_lost_browser(monkeypatch):
+    monkeypatch.setattr(html, "_lines", lambda pieces, pixels: None.planted)
+    with HtmlRenderer() as made, pytest.raises(Bug, match="None.planted"):
+        made.render("<p>first")
 
 
 def test_without_the_interception_the_other_walls_hold(tmp_path):

@@ -1,22 +1,27 @@
 """The job make_ocr: same bytes however it is run, and clear words where it cannot run."""
 
+import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import matplotlib
 import pyarrow.parquet as pq
 import pytest
+from fontTools.ttLib import TTFont
 from PIL import Image
 
+from corpus.folder import SettingsDiffer
 from corpus.records import from_members
 from corpus.shards import IndexedShard
 from pipelines import make_ocr
 from pipelines.engine import job
-from synth_ocr import fonts
+from tests.every_face import every_face
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = {"canvas": {"short_side": [240, 320]}, "page": {"short_side": [200, 320]}}
@@ -24,8 +29,7 @@ SMALL = {"canvas": {"short_side": [240, 320]}, "page": {"short_side": [200, 320]
 
 @pytest.fixture(autouse=True)
 def installed():
-    if missing := [face for face in fonts.read_manifest() if not Path(face.file).is_file()]:
-        pytest.skip(f"fonts are not installed: {missing[0].file} (python -m synth_ocr.fonts --install)")
+    every_face()
 
 
 @pytest.fixture
@@ -143,7 +147,7 @@ def test_a_script_no_face_covers_is_a_ledger_row_and_stops_an_empty_run(run, tmp
         ("faces.csv", "face,language\nA,en\n", ["--fonts", "{path}"], "faces.csv:2: no package"),
         (
             "gone.csv",
-            "face,language,package,licence,file,index,companion\nGone,en,fonts-gone,OFL,/gone.ttf,0,\n",
+            "face,language,package,licence,file,companion\nGone,en,fonts-gone,OFL,gone.ttf,\n",
             ["--fonts", "{path}"],
             "1 of 1 faces are not installed: Gone .*fonts-gone",
         ),
@@ -158,6 +162,34 @@ def test_mistakes_are_explained(run, tmp_path, name, content, flags, message):
     path.write_text(content)
     with pytest.raises(job.UserError, match=message):
         run("out", "--count", 2, *(flag.format(path=path) for flag in flags))
+
+
+@pytest.fixture
+def two_faces(tmp_path):
+    """Return flags for a manifest of two faces, one of them not installed, and a folder of fonts for the other."""
+    (tmp_path / "fonts").mkdir()
+    shutil.copy(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), tmp_path / "fonts")
+    rows = "DejaVu Sans Book,en,,,DejaVuSans.ttf,", "Gone,en,fonts-gone,OFL,gone.ttf,"
+    (tmp_path / "two.csv").write_text("\n".join(["face,language,package,licence,file,companion", *rows]))
+    return ["--count", 2, "--fonts", tmp_path / "two.csv", "--font-dir", tmp_path / "fonts"]
+
+
+def test_a_run_is_strict_unless_told_to_draw_with_the_faces_that_are_here(run, two_faces):
+    with pytest.raises(job.UserError, match=r"1 of 2 faces are not installed: Gone .*--available-faces"):
+        run("out", *two_faces)
+    made = samples(run("out", *two_faces, "--available-faces"))
+    assert {name for sample in made for name in sample.source["faces"]} == {"DejaVu Sans Book"}
+
+
+def test_a_folder_says_which_bytes_drew_it_and_refuses_other_versions_of_a_font(run, two_faces, tmp_path):
+    output, font = run("out", *two_faces, "--available-faces"), tmp_path / "fonts" / "DejaVuSans.ttf"
+    drawn = json.loads((output / "job.json").read_text())["faces"]
+    assert drawn == {"DejaVu Sans Book": hashlib.sha256(font.read_bytes()).hexdigest()}
+    with TTFont(font) as other:
+        other["head"].fontRevision = 9.0
+        other.save(font)
+    with pytest.raises(SettingsDiffer, match=f"faces.DejaVu Sans Book: '{drawn['DejaVu Sans Book']}' there"):
+        run("out", *two_faces, "--available-faces")
 
 
 def test_an_empty_folder_of_backgrounds_is_explained(run, tmp_path):
@@ -181,7 +213,7 @@ def test_killed_and_restarted_gives_the_same_bytes(tmp_path, run):
         command(killed, 0, 24), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path
     )
     deadline = time.monotonic() + 120
-    while not list(killed.glob("*.tar")) and time.monotonic() < deadline:
+    while not list(killed.glob("0*.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()

@@ -22,7 +22,7 @@ from corpus.shards import IndexedShard
 from pipelines import render_html, render_pdf
 from pipelines.engine import job
 from pipelines.work import documents, pages
-from renderers import chromium, rules
+from renderers import rules
 from renderers.encoded import OutputSettings
 from renderers.ink import ink_report, luminance
 from renderers.pdf_process import PdfProcess
@@ -141,11 +141,7 @@ def test_the_pdf_script_runs_and_help_ends_with_an_example(tmp_path):
     assert shown.strip().splitlines()[-1].strip().startswith("python pipelines/render_pdf.py")
 
 
-def test_the_html_job_renders_a_tar(tmp_path):
-    try:
-        chromium.find_chromium()
-    except FileNotFoundError as missing:
-        pytest.skip(str(missing))
+def test_the_html_job_renders_a_tar(tmp_path, browser):
     html = {
         "good.html": f"<p>{words(60)}".encode(),
         "tall.html": "".join(f"<p>Paragraph {i}: {words(20)}" for i in range(150)).encode(),

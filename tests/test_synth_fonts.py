@@ -1,22 +1,24 @@
 """The manifest of faces, and what a face is said to cover."""
 
+import hashlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
+from fontTools.ttLib import TTFont
 from PIL import Image, ImageDraw
 
 from synth_ocr import fonts, glyphs
 from synth_ocr.fonts import Face, FontError
+from tests.every_face import every_face
 
 
 @pytest.fixture
 def installed():
-    faces = fonts.read_manifest()
-    if missing := [face for face in faces if not Path(face.file).is_file()]:
-        pytest.skip(f"fonts are not installed: {missing[0].file} (python -m synth_ocr.fonts --install)")
-    return faces
+    return every_face()
 
 
 def test_the_manifest_has_the_papers_41_and_11_faces():
@@ -26,29 +28,95 @@ def test_the_manifest_has_the_papers_41_and_11_faces():
 
 
 def test_every_face_of_the_manifest_passes_its_check(installed):
-    assert {face.name: problem for face in installed if (problem := fonts.check(face, installed))} == {}
+    pairs = [(face, fonts.companion_of(face, installed)) for face in installed]
+    assert {face.name: problem for face, other in pairs if (problem := fonts.check(face, other))} == {}
 
 
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("A,fr,p,l,/f.ttf,0,", r"faces.csv:2: language 'fr'; languages are en, zh"),
-        ("A,en,p,l,/f.ttf,one,", r"faces.csv:2: index 'one' is no number"),
-        ("A,en,p,l,/f.ttf", r"faces.csv:2: no index, companion"),
+        ("A,fr,p,l,f.ttf,", r"faces.csv:2: language 'fr'; languages are en, zh"),
+        ("A,en,p,l,f.ttf", r"faces.csv:2: no companion"),
     ],
 )
 def test_a_wrong_manifest_names_its_line(tmp_path, row, message):
     path = tmp_path / "faces.csv"
-    path.write_text(f"face,language,package,licence,file,index,companion\n{row}\n")
+    path.write_text(f"face,language,package,licence,file,companion\n{row}\n")
     with pytest.raises(FontError, match=message):
         fonts.read_manifest(path)
 
 
 def test_a_missing_face_says_how_to_install_it():
-    missing = Face("Nowhere Sans", "en", "fonts-nowhere", "OFL-1.1", "/nowhere/font.ttf")
-    with pytest.raises(FontError, match=r"Nowhere Sans .*--install.*fonts-nowhere"):
+    missing = Face("Nowhere Sans", "en", "fonts-nowhere|fonts-gone", "OFL-1.1", "nowhere.ttf")
+    with pytest.raises(FontError, match=r"1 of 1 faces .*Nowhere Sans .*doctor.*fonts-nowhere\).*--available-faces"):
         fonts.choose([missing], "en")
-    assert fonts.check(missing, [missing]) == "missing: install fonts-nowhere"
+    with pytest.raises(FontError, match=r"1 of 1 faces"):  # not one is there
+        fonts.choose([missing], "en", available=True)
+
+
+DEJAVU = Path(matplotlib.get_data_path()) / "fonts" / "ttf"  # comes with a package, so it is on every machine
+SANS = Face("DejaVu Sans Book", "en", "", "", "DejaVuSans.ttf")
+MISSING = Face("Nowhere Sans", "en", "fonts-nowhere", "OFL-1.1", "nowhere.ttf")
+LEANING = Face("DejaVu Sans Bold", "en", "", "", "DejaVuSans-Bold.ttf", companion="Nowhere Sans")
+
+
+def test_a_face_is_found_by_its_file_name_and_what_the_file_says_wherever_it_lies(tmp_path):
+    deep = tmp_path / "fonts" / "some" / "release"
+    deep.mkdir(parents=True)
+    shutil.copy(DEJAVU / "DejaVuSans.ttf", deep / "dejavusans.TTF")
+    found = fonts.locate([SANS, MISSING], [tmp_path])
+    assert found.keys() == {"DejaVu Sans Book"} and found["DejaVu Sans Book"].file == str(deep / "dejavusans.TTF")
+    assert found["DejaVu Sans Book"].digest == hashlib.sha256((DEJAVU / "DejaVuSans.ttf").read_bytes()).hexdigest()
+    shutil.copy(DEJAVU / "DejaVuSerif.ttf", deep / "dejavusans.TTF")  # another face under this name
+    (tmp_path / "DejaVuSans.ttf").write_bytes(b"no font")
+    assert not fonts.locate([SANS], [tmp_path])["DejaVu Sans Book"].file.startswith(str(tmp_path))
+
+
+def test_folders_are_looked_at_in_order_and_of_two_versions_the_newer_is_taken(tmp_path):
+    for folder, revision in (("old", 1.0), ("new", 3.0), ("middle", 2.0)):
+        (tmp_path / "a" / folder).mkdir(parents=True)
+        with TTFont(DEJAVU / "DejaVuSans.ttf") as font:
+            font["head"].fontRevision = revision
+            font.save(tmp_path / "a" / folder / "DejaVuSans.ttf")
+    (tmp_path / "b").mkdir()
+    shutil.copy(DEJAVU / "DejaVuSans.ttf", tmp_path / "b")
+    at = lambda *folders: fonts.locate([SANS], folders)["DejaVu Sans Book"].file  # noqa: E731
+    assert at(tmp_path / "a", tmp_path / "b") == str(tmp_path / "a" / "new" / "DejaVuSans.ttf")
+    assert at(tmp_path / "b", tmp_path / "a") == str(tmp_path / "b" / "DejaVuSans.ttf")
+
+
+def test_the_places_of_collections_are_found_by_name(installed):
+    chosen = {face.name: face.index for face in installed if face.file.endswith("NotoSansCJK-Regular.ttc")}
+    japanese = Face("Noto Sans CJK JP Regular", "zh", "", "", "NotoSansCJK-Regular.ttc")
+    assert chosen == {"Noto Sans CJK SC Regular": 2}
+    assert fonts.locate([japanese])["Noto Sans CJK JP Regular"].index == 0
+
+
+def test_available_faces_leaves_out_what_is_missing_and_what_leans_on_it():
+    with pytest.raises(FontError, match="1 of 3 faces are not installed: Nowhere Sans"):
+        fonts.choose([SANS, LEANING, MISSING], "en")
+    ((face, companion),) = fonts.choose([SANS, LEANING, MISSING], "en", available=True)
+    assert (face.name, companion) == ("DejaVu Sans Book", None)
+
+
+def test_a_path_is_taken_as_it_is_and_must_hold_the_face(tmp_path):
+    own = Face("DejaVu Sans Book", "en", "", "", str(DEJAVU / "DejaVuSans.ttf"))
+    assert fonts.locate([own])[own.name].file == own.file
+    with pytest.raises(FontError, match=r"DejaVuSans.ttf has no face 'My Sans'; it has DejaVu Sans Book"):
+        fonts.locate([replace(own, name="My Sans")])
+    (tmp_path / "broken.ttf").write_bytes(b"\0\1\0\0 no font at all")
+    with pytest.raises(FontError, match=r"broken.ttf has no face .*none at all: no font"):
+        fonts.locate([replace(own, file=str(tmp_path / "broken.ttf"))])
+
+
+def test_another_version_of_a_face_on_a_worker_is_refused(tmp_path):
+    shutil.copy(DEJAVU / "DejaVuSans.ttf", tmp_path)
+    face = fonts.locate([SANS], [tmp_path])[SANS.name]
+    glyphs.load_face(face)
+    shutil.copy(DEJAVU / "DejaVuSans-Oblique.ttf", tmp_path / "DejaVuSans.ttf")
+    glyphs.load_face.cache_clear()  # as a worker on another machine
+    with pytest.raises(FontError, match="is another version of DejaVu Sans Book than where this job started"):
+        glyphs.load_face(face)
 
 
 def test_a_face_that_is_no_font_is_refused(tmp_path):
@@ -110,9 +178,3 @@ def test_an_unwritable_cache_only_costs_time(installed, tmp_path, monkeypatch):
     (tmp_path / "gristmill").write_text("a file where a folder should be")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert glyphs._cached_table(installed[39])["advances"].any()
-
-
-def test_install_without_apt_says_so(monkeypatch):
-    monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(FontError, match="no apt-get here"):
-        fonts.install([Face("A", "en", "fonts-a", "OFL-1.1", "/nowhere.ttf")])

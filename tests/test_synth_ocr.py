@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,9 +12,10 @@ from hypothesis import strategies as st
 
 from synth_ocr import layout, settings, textures
 from synth_ocr.document import NoText, compose, word_bounds
-from synth_ocr.fonts import choose, companion_of, read_manifest
+from synth_ocr.fonts import choose, read_manifest
 from synth_ocr.geometry import longest_visible
 from synth_ocr.glyphs import load_face
+from tests.every_face import every_face
 
 PLAIN = settings.undistorted(settings.Settings())
 TILTED = replace(PLAIN, page=replace(settings.Page(), noise=(0, 0), texture_alpha=(0, 0), elastic_alpha=(0, 0)))
@@ -26,10 +26,8 @@ WHITE = np.full((64, 64, 3), 255, np.uint8)
 
 @cache
 def typefaces(language):
-    known = read_manifest()
-    if missing := [face for face in known if not Path(face.file).is_file()]:
-        pytest.skip(f"fonts are not installed: {missing[0].file} (python -m synth_ocr.fonts --install)")
-    return [load_face(f, companion_of(f, known) if f.companion else None) for f in choose(known, language)]
+    every_face()
+    return [load_face(*pair) for pair in choose(read_manifest(), language)]
 
 
 @cache

@@ -1,9 +1,14 @@
 """Windows: nothing lost, nothing cut through, everything within the budget, coordinates that still point at the ink."""
 
+import math
+from dataclasses import replace
+from fractions import Fraction
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from renderers.characters import estimate_tokens
 from renderers.page import Line, bounds, rect_quad
 from renderers.windows import Budget, cut
 
@@ -26,6 +31,14 @@ def test_a_page_that_fits_is_one_uncropped_window():
     (window,) = cut(lines, WIDTH, HEIGHT, Budget(tokens=1000))
     assert window.box == (0, 0, WIDTH, HEIGHT)
     assert window.lines == lines
+
+
+def test_tokens_are_the_exact_sum_on_every_python():
+    """The built-in sum of floats differs between 3.11 and 3.12, and with it what a ledger says of the same page."""
+    lines = [replace(line, text="汉" * (2 * i % 7) + "a") for i, line in enumerate(grid(1, 40))]
+    (window,) = cut(lines, WIDTH, HEIGHT, Budget(tokens=10_000))
+    costs = [Fraction(36 + estimate_tokens(line.text)) for line in lines]
+    assert window.tokens == float(sum(costs)) == math.fsum(reversed(list(map(float, costs))))
 
 
 def test_two_columns_are_cut_at_the_gutter_first():

@@ -2,6 +2,7 @@
 
 import pickle
 
+from corpus.bugs import raise_ours
 from corpus.readers.rows import BadFile
 from corpus.readers.slices import open_file
 
@@ -32,6 +33,7 @@ def load_refs(path: str) -> list[dict]:
             f"{path}: refused, {error}. A refs file is plain data; this one is not what its owners publish"
         ) from None
     except Exception as error:  # a damaged pickle raises EOFError, ValueError, IndexError, AttributeError, ...
+        raise_ours(error)
         raise BadFile(f"{path}: damaged pickle ({type(error).__name__}: {error}); fetch the file again") from None
     if not isinstance(refs, list) or not all(
         isinstance(r, dict) and {"ann_id", "image_id", "sentences"} <= r.keys() for r in refs

@@ -9,6 +9,7 @@ from pathlib import Path
 import fsspec
 import pyarrow as pa
 
+from corpus.bugs import Bug
 from corpus.catalog import CatalogError
 from corpus.folder import VERSION, OutputFolder, SettingsDiffer, digest
 from corpus.ledger import BlownFuse, Counts, Fuse
@@ -182,6 +183,10 @@ def main(function: Callable[[], None]) -> None:
         function()
     except (UserError, SettingsDiffer, CatalogError, BlownFuse, cluster.SplitFailed) as error:
         sys.exit(f"error: {error}")
+    except Bug as error:
+        sys.exit(
+            f"error: this is a mistake in Gristmill, not in the data; nothing was counted. Please report it.\n{error}"
+        )
     except PermissionError as error:
         sys.exit(f"error: no permission: {error}")
     except OSError as error:

@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 import fsspec
 import numpy as np
 
+from corpus.bugs import raise_ours
 from corpus.splits import Split, fingerprint
 
 FILES_PER_SPLIT = 64  # of loose files; a fixed number, so that splits do not depend on the workers
@@ -158,6 +159,7 @@ def _read_warc(url: str, kind: Kind) -> Iterator[Document]:
                     last = record.rec_headers.get_header("WARC-Target-URI") or ""
                     yield _warc_record(record, last, kind)
         except Exception as error:  # warcio raises its own, zlib's and many built-in exceptions on damaged files
+            raise_ours(error)
             yield _broken(url, error, last)
 
 
@@ -173,6 +175,7 @@ def _warc_record(record, target: str, kind: Kind) -> Document:
     try:
         return _bounded(target, record.content_stream(), kind, **source)
     except Exception as error:  # a damaged gzip or brotli body
+        raise_ours(error)
         return Document(target, None, "damaged_member", f"{type(error).__name__}: {error}"[:200], source=source)
 
 

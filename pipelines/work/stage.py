@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from corpus import packs
+from corpus.bugs import raise_ours
 from corpus.folder import OutputFolder
 from corpus.formats import BadSample, Unfit, format_sample
 from corpus.ledger import DROPPED, KEPT, schema
@@ -259,4 +260,5 @@ def _decode(data: bytes, width: int, height: int) -> None:
             image.draft("RGB", (max(1, width // 8), max(1, height // 8)))
             image.load()
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, ZeroDivisionError, ...
+        raise_ours(error)
         raise BadImage("undecodable_image", f"{type(error).__name__}: {error}"[:200]) from None

@@ -10,6 +10,7 @@ import yaml
 from corpus.plugins import BadPlugin, load_rules
 from corpus.records import TASKS
 from corpus.rules import RuleTable, WrongRule, hint, listed
+from corpus.stages import STAGES
 
 DEFAULT = Path(__file__).resolve().parent.parent / "catalog.yaml"
 LANGUAGES = ("en", "zh")  # zh means Chinese and English
@@ -156,7 +157,7 @@ def table_of(dataset: Dataset, jobs: Mapping[str, JobKind]) -> RuleTable:
 
 
 def _check_stages(loader: "_Loader", name: str, stages: dict, tasks: tuple[str, ...]) -> None:
-    _only_known(loader, stages, (1, 2, 3), f"{name}: no stage")
+    _only_known(loader, stages, tuple(STAGES), f"{name}: no stage")
     for stage, weights in stages.items():
         if not isinstance(weights, dict):
             raise loader.error(stages, stage, f"{name}: stage {stage} maps tasks to numbers of samples")

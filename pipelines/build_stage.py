@@ -28,13 +28,13 @@ from corpus.folder import Manifest, OutputFolder
 from corpus.ledger import KEPT
 from corpus.mixture import Share, shares
 from corpus.splits import Split
+from corpus.stages import STAGES
 from corpus.tokens import SPECIALS, load_tokenizer
 from pipelines.engine import job
 from pipelines.work.datasets import whole_catalog
 from pipelines.work.stage import SCORES, Recipe, build_split
 
 MAX_TOKENS = 2048
-MAX_SAMPLE_TOKENS = {1: 512, 2: 2048, 3: 2048}  # Qwen-VL, Table 8
 SAMPLES_PER_SPLIT = 10_000  # chosen ones; packs are planned within a split (docs/stages.md tells what that costs)
 ROWS_PER_SPLIT = 500_000  # cleaned ones: where few are chosen, a split's ledger stays small all the same
 SLICES_PER_SPLIT = 256  # each keeps a shard open
@@ -64,7 +64,7 @@ def main() -> None:
 
 def _parser():
     parser = job.parser(__doc__, _EXAMPLE, reads_input=False, many_datasets=True)
-    parser.add_argument("--stage", type=int, choices=(1, 2, 3), required=True, help="which stage of the catalog")
+    parser.add_argument("--stage", type=int, choices=sorted(STAGES), required=True, help="which stage of the catalog")
     parser.add_argument("--data", required=True, metavar="ROOT", help="folder with one cleaned folder per dataset")
     parser.add_argument("--samples", type=int, metavar="N", help="scale the catalog's numbers to N samples in all")
     parser.add_argument("--tokenizer", metavar="PATH", help="*.tiktoken, Hugging Face folder or name; default: our own")
@@ -90,7 +90,7 @@ def _available(cleaned: dict[str, dict[str, Manifest]]) -> dict[str, int]:
 
 
 def _recipe(args) -> Recipe:
-    longest = min(MAX_SAMPLE_TOKENS[args.stage], args.max_tokens)
+    longest = min(STAGES[args.stage].max_tokens, args.max_tokens)
     if args.queries < 1 or args.queries + 2 >= longest:
         raise job.UserError(f"--queries {args.queries}: an image must leave room for text in a sample of {longest}")
     spec = args.tokenizer

@@ -59,8 +59,9 @@ def main() -> None:
         inputs = job.find_inputs(args.input)
         splits = annotated.as_splits(piece for path in inputs for piece in _slices(path, args.document))
     settings = annotated.common_settings(dataset) | {"document": args.document}
-    options, judged_by = {"dataset": dataset, "limit": args.limit}, {"scores": SCORES, "rules": rules_of(dataset)}
-    if not {"exact_duplicate", "near_duplicate"}.isdisjoint(rules_of(dataset).active(dataset.rules)):
+    options, table = {"dataset": dataset, "limit": args.limit}, rules_of(dataset)
+    judged_by = {"scores": table.scores() | SCORES, "rules": table}
+    if not {"exact_duplicate", "near_duplicate"}.isdisjoint(table.active(dataset.rules)):
         measure = annotated.as_work(measure_split, **options)
         folder = two_pass.first_pass("documents", args, splits, settings, measure, part_of="clean_text", **judged_by)
         splits = two_pass.decided(folder, splits, _decide(folder))
@@ -115,7 +116,7 @@ def judge(split: Split, *, dataset: Dataset, limit: int | None = None) -> Iterat
         whole = [each for each in judged if each.verdict is None]
         own = table.measured(active, {"text": pa.array([each.text for each in whole])}, dataset.language)
         for i, each in enumerate(whole):
-            each.columns |= {name: float(values[i]) for name, values in own.items()}
+            each.columns |= {name: None if np.isnan(values[i]) else float(values[i]) for name, values in own.items()}
             each.verdict = table.judge(active, each.columns) if each.text else dropped("no_text", 0, 1)
         yield from judged
 

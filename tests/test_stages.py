@@ -5,13 +5,14 @@ import math
 import pytest
 import torch
 
+from corpus.stages import STAGES
 from trainer.__main__ import flags_of, make_parser
 from trainer.data import Plan, micro_packs, packs_per_step
 from trainer.flops import forward_flops, peak_flops, step_flops
 from trainer.model import VisionLanguageModel
 from trainer.optim import gradient_norm, learning_rate, lr_scale, make_optimizer, scale_gradients
 from trainer.sizes import SIZES
-from trainer.stages import STAGES, differing, freeze, make_settings
+from trainer.stages import differing, freeze, make_settings
 
 TABLE_8 = """
 number          1       2       3

@@ -5,8 +5,8 @@ import os
 import sys
 from pathlib import Path
 
+from corpus.stages import STAGES
 from trainer.sizes import SIZES
-from trainer.stages import STAGES
 
 EXAMPLE = """\
 example, three stages in a row on the CPU:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from corpus.packs import StageFolder, WrongCorpus
+from corpus.stages import STAGES
 from trainer import checkpoint, export, parallel
 from trainer.convert import from_open_clip, open_clip_weights
 from trainer.data import PackBatches, Plan, batches, micro_packs, packs_per_step
@@ -18,7 +19,7 @@ from trainer.loop import Run, train_step
 from trainer.model import VisionLanguageModel, count_parameters
 from trainer.progress import Progress
 from trainer.sizes import SIZES, ModelConfig, with_vocabulary
-from trainer.stages import STAGES, Settings, freeze, make_settings
+from trainer.stages import Settings, freeze, make_settings
 from trainer.vision import tower_config
 from trainer.weights import Source, fill, materialise, random_source, state_source
 

@@ -1,4 +1,4 @@
-"""The three stages as data (Table 8 of the paper), and the settings of one run.
+"""The settings of one run of a stage.
 
 A run's settings are Table 8, changed where the model's size asks for it, changed by flags; all of it ends up in one
 flat, JSON-able record, which the checkpoint keeps and a resume compares.
@@ -6,51 +6,8 @@ flat, JSON-able record, which the checkpoint keeps and a resume compares.
 
 from dataclasses import asdict, dataclass, fields, replace
 
+from corpus.stages import STAGES
 from trainer.sizes import SIZES
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """One column of Table 8. Lengths in tokens, image sizes in pixels, batch in samples."""
-
-    number: int
-    trains: tuple[str, ...]
-    attention: str
-    image_size: int
-    max_tokens: int
-    peak_lr: float
-    min_lr: float
-    layer_decay: float
-    steps: int
-    warmup: int
-    batch: int
-    accumulation: int
-    tensor_parallel: int
-    beta1: float = 0.9
-    beta2: float = 0.98
-    eps: float = 1e-6
-    weight_decay: float = 0.05
-    clip: float = 1.0
-
-
-STAGES = {
-    1: Stage(
-        number=1, trains=("vision", "adapter"), attention="isolated", image_size=224, max_tokens=512,
-        peak_lr=2e-4, min_lr=1e-6, layer_decay=0.95, steps=50_000, warmup=500, batch=30720, accumulation=6,
-        tensor_parallel=1,
-    ),
-    2: Stage(
-        number=2, trains=("vision", "adapter", "language"), attention="causal", image_size=448, max_tokens=2048,
-        peak_lr=5e-5, min_lr=1e-5, layer_decay=0.95, steps=19_000, warmup=400, batch=4096, accumulation=8,
-        tensor_parallel=2,
-    ),
-    # The paper writes a layer-wise decay of 0 for a ViT that does not train; here it is merely unused.
-    3: Stage(
-        number=3, trains=("adapter", "language"), attention="isolated", image_size=448, max_tokens=2048,
-        peak_lr=1e-5, min_lr=1e-6, layer_decay=0.0, steps=8_000, warmup=3_000, batch=128, accumulation=8,
-        tensor_parallel=2,
-    ),
-}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,17 +75,22 @@ def make_settings(stage: int, size: str, **flags) -> Settings:
     """
     base, model = STAGES[stage], SIZES[size]
     values = asdict(base) | {"stage": stage, "size": size}
-    values |= {"image_size": model.image_sizes[stage - 1], "tensor_parallel": 1}
-    values |= {name: values[name] * model.lr_scale[stage - 1] for name in ("peak_lr", "min_lr")}
+    values |= {"image_size": _of(model.image_sizes, stage), "tensor_parallel": 1}
+    values |= {name: values[name] * _of(model.lr_scale, stage) for name in ("peak_lr", "min_lr")}
     for name in ("steps", "batch"):
         if getattr(model, name):
-            values |= {name: getattr(model, name)[stage - 1], "accumulation": 1}
+            values |= {name: _of(getattr(model, name), stage), "accumulation": 1}
     given = {name: value for name, value in flags.items() if value is not None}
     values |= given
     if values["steps"] != base.steps and "warmup" not in given:
         values["warmup"] = max(1, round(base.warmup * values["steps"] / base.steps))
     known = {field.name for field in fields(Settings)}
     return _checked(Settings(**{name: value for name, value in values.items() if name in known}))
+
+
+def _of(values: tuple, stage: int):
+    """The value of a stage; stages beyond those that a size speaks of follow the last."""
+    return values[min(stage, len(values)) - 1]
 
 
 def _checked(settings: Settings) -> Settings:

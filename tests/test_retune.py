@@ -1,5 +1,6 @@
 """retune.py: moved thresholds give the folder that a run with them would have given, without reading the input."""
 
+import json
 import sys
 from pathlib import Path
 from unittest.mock import patch
@@ -7,8 +8,10 @@ from unittest.mock import patch
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import retune
+from pipelines import clean_captions, clean_chat, clean_grounding, clean_laion, clean_text, clean_vqa, retune
 from pipelines.engine import job
+from tests.published import grit, put_images, run_job
+from tests.test_accounted import captions, dialogues, image_pairs, questions, texts, words
 from tests.test_clean_laion import CAPTION, clean, jpeg, outcomes, read_folder, shard
 
 
@@ -82,3 +85,53 @@ def test_metadata_folders_too(tmp_path):
 def test_what_cannot_be_retuned_says_why(cleaned, change, message):
     with pytest.raises(job.UserError, match=message):
         run(cleaned, change)
+
+
+# --- Folders of every job: retuned, and made anew with the same rule, they agree ---
+
+
+def bees(tmp_path):
+    images = put_images(tmp_path / "images", ["000000000.jpg"])
+    return "--dataset", "grit", "--images", images, "--input", grit(tmp_path / "grit.parquet")
+
+
+OTHERS = {
+    "clean_captions": (clean_captions, captions, (), "image_size=100", "image_size.min_side=250"),
+    "clean_vqa": (clean_vqa, questions, (), "agreement.min=0.5", "agreement.min=1.1"),
+    "clean_chat": (clean_chat, dialogues, (), "too_many_images=9", "too_many_images.max=-1"),
+    "clean_text": (clean_text, texts, ("--duplicates", "keep"), "too_short=5", "too_short.min_characters=600"),
+    "clean_grounding": (clean_grounding, bees, (), "text_length.min_words=1", "text_length.max_words=5"),
+    "clean_laion": (clean_laion, image_pairs, (), "image_size=100", "image_size.min_side=250"),
+}
+
+
+def verdicts(folder) -> list[tuple]:
+    columns = ["key", "row", "outcome", "rule", "value", "threshold"]
+    paths = [path for path in sorted(folder.glob("*.parquet")) if "urls" not in path.name]
+    return [tuple(row.values()) for path in paths for row in pq.read_table(path, columns=columns).to_pylist()]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_folders_of_every_cleaning_job_can_be_retuned(name, tmp_path):
+    module, make, more, first, change = OTHERS[name]
+    flags = [*make(tmp_path), *more]
+    run_job(module, *flags, "--rule", first, "--output", tmp_path / "out")
+    run_job(module, *flags, "--rule", first, "--rule", change, "--output", tmp_path / "fresh")
+    run(tmp_path, change)
+    assert verdicts(tmp_path / "retuned") == verdicts(tmp_path / "fresh") != verdicts(tmp_path / "out")
+    for path in (tmp_path / "fresh").glob("*.tar"):
+        assert path.read_bytes() == (tmp_path / "retuned" / path.name).read_bytes()
+
+
+def test_what_no_ledger_can_say_is_refused_with_the_command_that_can(tmp_path):
+    flags = texts(tmp_path)
+    run_job(clean_text, *flags, "--output", tmp_path / "out")
+    with pytest.raises(job.UserError, match=r"may now be kept.*run clean_text.py again with --rule too_short.min_ch"):
+        run(tmp_path, "too_short.min_characters=3")
+    rows = [json.dumps({"text": text}) for text in (words(80), words(80), words(90))]
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    run_job(clean_text, *flags, "--output", tmp_path / "copies")
+    (tmp_path / "out").rename(tmp_path / "before")
+    (tmp_path / "copies").rename(tmp_path / "out")
+    with pytest.raises(job.UserError, match=r"2 rows were dropped in favour of others .*, and 1 fall now"):
+        run(tmp_path, "too_short.min_characters=6000")

@@ -108,7 +108,7 @@ def run(
     todo, done = _divide(folder, splits, digest(settings), redo)
     sink_options = {
         "scores": dict(scores), "settings_digest": digest(settings), "fuse": fuse or Fuse(), "table": table,
-        "judged": _judged(rules, settings), "job": f"{part_of}, pass {name}" if part_of else name,
+        "judged": {} if part_of else _judged(rules, settings), "job": f"{part_of}, pass {name}" if part_of else name,
         "dataset": args.dataset if isinstance(args.dataset, str) else "",
     }  # fmt: skip
 

@@ -1,11 +1,8 @@
-"""Boxes as their owners write them -> corners in pixels of the stored image, and the detection of a wrong
-convention."""
+"""Boxes as their owners write them -> corners in pixels of the stored image; a wrong convention is noticed."""
 
 from collections.abc import Callable, Sequence
 
-from corpus.geometry import clip_box, xywh_to_xyxy
-
-Box = tuple[float, float, float, float]
+from corpus.geometry import Box, clip_box, xywh_to_xyxy
 
 
 def _centre_to_xyxy(box: Sequence[float]) -> Box:

@@ -1,8 +1,7 @@
 """Near-duplicates without comparing all pairs: perceptual hashes and MinHash signatures meet in buckets of equal bands.
 
 A band is a part of a hash. Two images are compared only where a band of one's plain hash equals a band of any view of
-the
-other (or one that differs in its weakest bits): buckets first, the long hash decides.
+the other (or one that differs in its weakest bits): buckets first, the long hash decides.
 """
 
 from collections.abc import Iterator, Sequence

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-Box = tuple[float, float, float, float]
+from corpus.geometry import Box
 
 
 class Span(NamedTuple):

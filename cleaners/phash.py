@@ -2,8 +2,8 @@
 
 The hash is the sign of low-frequency cosine coefficients against their median, at two sizes: 63 bits of an 8 x 8 block
 find candidates, 255 bits of a 16 x 16 block decide. A crop shifts everything, so the image is also hashed as it would
-look
-with 5 and 10 % cut off, in each direction: near-duplicates are found when one image's `views` meet the other's first.
+look with 5 and 10 % cut off, in each direction: near-duplicates are found when one image's `views` meet the other's
+first.
 """
 
 from typing import NamedTuple

@@ -31,7 +31,12 @@ def _ranges(characters: set[str]) -> tuple[tuple[int, int], ...]:
 
 def character_class(characters: set[str]) -> str:
     """Return the inside of an RE2 bracket expression for a set of characters."""
-    return "".join(rf"\x{{{first:X}}}-\x{{{last:X}}}" for first, last in _ranges(characters))
+    return range_class(_ranges(characters))
+
+
+def range_class(ranges) -> str:
+    """Return the inside of an RE2 bracket expression for (first, last) code points."""
+    return "".join(rf"\x{{{first:X}}}-\x{{{last:X}}}" for first, last in sorted(ranges))
 
 
 _SINGLE = {key for key in EMOJI_DATA if len(key) == 1 and not key.isascii()} - set(MARKS)

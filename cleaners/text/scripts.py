@@ -8,7 +8,7 @@ have a rule of their own and are allowed here. What nobody can read is foreign: 
 
 from functools import cache
 
-from cleaners.text.emoji import EMOJI_RANGES
+from cleaners.text.emoji import EMOJI_RANGES, range_class
 
 Ranges = tuple[tuple[int, int], ...]
 
@@ -49,11 +49,6 @@ COMMON = ASCII + LATIN_1_SIGNS + ACCENTED + SYMBOLS + EMOJI_RANGES
 LANGUAGES: dict[str, Ranges] = {"en": COMMON, "zh": COMMON + CHINESE}
 
 
-def character_class(ranges: Ranges) -> str:
-    """Return the inside of an RE2 bracket expression for code point ranges."""
-    return "".join(rf"\x{{{first:X}}}-\x{{{last:X}}}" for first, last in sorted(ranges))
-
-
 @cache
 def foreign(language: str) -> str:
     """Return the RE2 class of characters that captions of `language` must not hold.
@@ -68,4 +63,4 @@ def allowed(language: str) -> str:
     """Return the inside of the RE2 class of the characters of `language`."""
     if language not in LANGUAGES:
         raise ValueError(f"no characters known for language {language!r}; languages are {', '.join(LANGUAGES)}")
-    return character_class(LANGUAGES[language])
+    return range_class(LANGUAGES[language])

@@ -2,10 +2,9 @@
 
 Layouts: CC12M `url TAB caption` and CC3M `caption TAB url`, both without a header (owners' READMEs); SBU's
 sbu-captions-all.json with the parallel arrays image_urls and captions; COCO captions JSON (cocodataset.org,
-format-data);
-COCO-CN `COCO_train2014_000000000009#0 TAB caption` (li-xirong/coco-cn); LAION-COCO parquet (URL, top_caption);
-WebDataset
-shards as img2dataset and this project's fetch job write them; and jsonl, csv or parquet with columns of your choice.
+format-data); COCO-CN `COCO_train2014_000000000009#0 TAB caption` (li-xirong/coco-cn); LAION-COCO parquet (URL,
+top_caption); WebDataset shards as img2dataset and this project's fetch job write them; and jsonl, csv or parquet with
+columns of your choice.
 """
 
 import json

@@ -1,11 +1,10 @@
 """Reader of dialogues: ShareGPT and LLaVA, OpenAI-style messages, alpaca, Qwen-VL's own, told apart by their keys.
 
 ShareGPT / LLaVA (haotian-liu/LLaVA docs/Finetune_Custom_Data.md): {id, image, conversations: [{from, value}]},
-`<image>`
-where an image stands. Messages (OpenAI chat completions; hiyouga/LLaMA-Factory data/README.md): {messages: [{role,
-content}], images}, content a string or parts of type text, image, image_url. Alpaca: {instruction, input, output,
-system,
-history}. Qwen-VL (QwenLM/Qwen-VL README, fine-tuning): conversations with `Picture 1: <img>path</img>` inside.
+`<image>` where an image stands. Messages (OpenAI chat completions; hiyouga/LLaMA-Factory data/README.md): {messages:
+[{role, content}], images}, content a string or parts of type text, image, image_url. Alpaca: {instruction, input,
+output, system, history}. Qwen-VL (QwenLM/Qwen-VL README, fine-tuning): conversations with `Picture 1: <img>path</img>`
+inside.
 """
 
 import base64

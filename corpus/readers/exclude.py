@@ -1,10 +1,9 @@
 """Lists of images that must not be trained on: test and validation images, by id and by perceptual hash.
 
 A list is a text file with one entry per line: `coco:458752`, `vg:2331963`, `openimages:003a8ae2ef43b901`,
-`file:0001.png`,
-or `phash:` and 80 hexadecimal digits as `pipelines/dedup.py --list` writes them; `#` starts a comment. The published
-files
-serve as lists too: RefCOCO's refs(*).p (every image of a split other than train) and COCO JSON (every image).
+`file:0001.png`, or `phash:` and 80 hexadecimal digits as `pipelines/dedup.py --list` writes them; `#` starts a comment.
+The published files serve as lists too: RefCOCO's refs(*).p (every image of a split other than train) and COCO JSON
+(every image).
 """
 
 from dataclasses import dataclass, field

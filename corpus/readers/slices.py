@@ -1,8 +1,7 @@
 """Published annotation files, cut into slices that can be read alone, and the records of a slice.
 
 A slice of a JSON, JSON lines, TSV, CSV or text file is a range of bytes; of a parquet file, a range of rows; a tar is
-one
-slice; many small JSON files of one record each are one slice together.
+one slice; many small JSON files of one record each are one slice together.
 """
 
 import csv

@@ -1,11 +1,9 @@
 """Readers of visual question answering sets: record -> VqaRows and BadRows, answers as published.
 
 Field-level sources: VQAv2 and whatever has its format (visualqa.org/download.html; GT-Vision-Lab/VQA vqa.py); GQA
-(mdetr
-gqa_coco_format.py); VGQA (ranjaykrishna/visual_genome_python_driver); DVQA (kushalkafle/DVQA_dataset README); OCR-VQA,
-DocVQA, ChartQA, AI2D (google-research/pix2struct converters); TextVQA (textvqa.org); Qwen-VL's own jsonl
-(QwenLM/Qwen-VL
-eval_mm).
+(mdetr gqa_coco_format.py); VGQA (ranjaykrishna/visual_genome_python_driver); DVQA (kushalkafle/DVQA_dataset README);
+OCR-VQA, DocVQA, ChartQA, AI2D (google-research/pix2struct converters); TextVQA (textvqa.org); Qwen-VL's own jsonl
+(QwenLM/Qwen-VL eval_mm).
 """
 
 import ast

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 
-Box = tuple[float, float, float, float]
+from corpus.geometry import Box
 
 
 def bounds(points: Sequence[tuple[float, float]]) -> Box:

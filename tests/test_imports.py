@@ -43,6 +43,18 @@ def test_arrows_point_down(package):
         assert ours <= ALLOWED[package], f"{file.relative_to(ROOT)} imports {sorted(ours - ALLOWED[package])}"
 
 
+def test_every_file_in_pipelines_is_a_command():
+    """Its machinery lives in the folders beside: engine, work, fetch, proof."""
+    for file in sorted((ROOT / "pipelines").glob("*.py")):
+        if file.name == "__init__.py":
+            continue
+        text = file.read_text(encoding="utf-8")
+        assert (
+            text.startswith("#!/usr/bin/env python\n") and "def main(" in text and '__name__ == "__main__"' in text
+        ), file
+        assert file.stat().st_mode & 0o111, f"{file} is not executable"
+
+
 def test_one_module_imports_ray():
     users = {
         str(file.relative_to(ROOT))

@@ -27,7 +27,8 @@ class Census:
         if self._expected is not None:
             raise Unaccounted("the records of a split were counted twice")
         self._expected, self._key_of = np.asarray(ordinals, np.int64)[:limit], key_of or self._usual_key
-        self.records = len(np.unique(self._expected))
+        # Not np.unique, which takes two hundred times as long; the ordinals ascend.
+        self.records = int(np.count_nonzero(np.diff(self._expected))) + bool(len(self._expected))
 
     def splits(self, ordinal: int, into: int) -> None:
         """Take it that a record (or a part of it) becomes `into` rows, each under a key of its own."""

@@ -44,7 +44,9 @@ def parser(
         make.add_argument("--dataset", default=dataset, required=dataset is None, metavar="NAME", help="catalog entry")
     make.add_argument("--catalog", metavar="FILE", help="default: the catalog.yaml of this checkout")
     make.add_argument("--workers", type=_count, metavar="N", help="0: in this process; default: every core")
-    make.add_argument("--limit", type=_count, metavar="N", help="read at most N rows of each split, for a quick look")
+    make.add_argument(
+        "--limit", type=_count, metavar="N", help="read at most N records of each split, for a quick look"
+    )
     make.add_argument("--seed", type=int, default=0, metavar="S", help="default: 0")
     make.add_argument("--overwrite", action="store_true", help="remove what another run left in --output")
     return make

@@ -23,7 +23,10 @@ class Census:
         self.records = 0
 
     def expects(self, ordinals: np.ndarray, key_of: Callable[[int], str] | None, limit: int | None) -> None:
-        """Take the ordinals of the records, in order, of which the job reads the first `limit`; once for a split."""
+        """Take the ordinals of the records, ascending, of which the job reads the first `limit`; once for a split.
+
+        An ordinal that stands several times is a record of so many rows.
+        """
         if self._expected is not None:
             raise Unaccounted("the records of a split were counted twice")
         self._expected, self._key_of = np.asarray(ordinals, np.int64)[:limit], key_of or self._usual_key
@@ -40,7 +43,7 @@ class Census:
     def hear(self, table: pa.Table) -> None:
         """Note which records a table of ledger rows speaks of."""
         self._told.append(table["row"].to_numpy())
-        if self._more:
+        if self._more or (self._expected is not None and self.records < len(self._expected)):
             self._parts.append(table.select(["row", "key"]))
 
     def check(self) -> int:

@@ -39,7 +39,7 @@ from pipelines import (
 )
 from pipelines.fetch import run as fetch_run
 from pipelines.work import annotated, stage
-from renderers import chromium
+from renderers.browsers import find_browser
 from synth_ocr import fonts
 from tests.cleaned import sample, write_cleaned
 from tests.published import jpeg, put_images, put_json, refcoco, run_job
@@ -118,7 +118,7 @@ def pdfs(tmp_path):
 
 def pages(tmp_path):
     try:
-        chromium.find_chromium()
+        find_browser()
     except FileNotFoundError as missing:
         pytest.skip(str(missing))
     for name, body in {"a": f"<p>{words(60)}", "b": "", "c": f"<p>{words(61)}"}.items():
@@ -356,6 +356,9 @@ def test_a_part_told_twice_does_not_hide_one_that_is_lost():
     assert census([0], (0, "p"), (0, "q-0"), (0, "q-1"), splits=[(0, 2), (0, 2)]) == 3
     with pytest.raises(Unaccounted, match="a-1 told more than once, and another part lost"):
         census([0, 1], (0, "a-1"), (0, "a-1"), (1, "b"), splits=[(0, 2)])
+    assert census([0, 0, 1], (0, "a"), (0, "a-1"), (1, "b")) == 3
+    with pytest.raises(Unaccounted, match="a told more than once, and another part lost"):
+        census([0, 0, 1], (0, "a"), (0, "a"), (1, "b"))
     with pytest.raises(Unaccounted, match="would vanish"):
         census([0], splits=[(0, 0)])
 

@@ -2,6 +2,8 @@
 """The whole chain on one machine, without network: a raw crawl is cleaned, packed and trained on.
 
 Every step is a command that you can run yourself; it is printed before it runs. Run again, finished steps are skipped.
+What only root can install is not needed: text is drawn in the faces that are here, web pages are rendered where there
+is a browser, and what was left out is said at the end.
 """
 
 import argparse
@@ -12,13 +14,20 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+if __name__ == "__main__":  # run as a script: the checkout's root, not pipelines/, holds the packages
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from pipelines.doctor import Lack, lacks, sentence
+
 ROOT = Path(__file__).resolve().parent.parent
+# What is made from what this machine has is not made again when it has more: script -> the file that it ends with.
+ONCE = {"make_demo_crawl.py": "raw/documents/0009.pdf", "make_ocr.py": "cleaned/synthdog-en/report.json"}
 
 
-def steps(out: str) -> Iterator[tuple[str, str]]:
+def steps(out: str, *, web_pages: bool) -> Iterator[tuple[str, str]]:
     """Yield (title, command) of the demo."""
     jobs = "python pipelines"
-    yield "A raw crawl: photos, drawings, captions, and dirt", f"{jobs}/make_demo_crawl.py --output {out}/raw"
+    yield "A raw crawl: photos, drawings, captions, pages, and dirt", f"{jobs}/make_demo_crawl.py --output {out}/raw"
     for language in ("en", "zh"):
         yield (
             f"Clean the {language} pairs by the eight rules (Qwen-VL A.1)",
@@ -27,8 +36,15 @@ def steps(out: str) -> Iterator[tuple[str, str]]:
         )
     yield (
         "Draw synthetic text to read (A.4)",
-        f"{jobs}/make_ocr.py --language en --count 48 --images-per-shard 24 --output {out}/cleaned/synthdog-en",
+        f"{jobs}/make_ocr.py --language en --count 48 --images-per-shard 24 --available-faces "
+        f"--output {out}/cleaned/synthdog-en",
     )
+    for kind in ("pdf", "html") if web_pages else ("pdf",):
+        yield (
+            f"Render pages of {kind.upper()} with every line's place (A.4)",
+            f"{jobs}/render_{kind}.py --dataset common-crawl-{kind} --input '{out}/raw/documents/*.{kind}' "
+            f"--output {out}/cleaned/common-crawl-{kind}",
+        )
     yield (
         "Clean dialogues",
         f"{jobs}/clean_chat.py --dataset chat-sft --input {out}/raw/dialogues/chat.json "
@@ -51,13 +67,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", default="demo", metavar="DIR", help="default: demo")
     out, began = parser.parse_args().output, time.monotonic()
-    for title, command in steps(out):
+    left_out = list(lacks())
+    for title, command in steps(out, web_pages=_with_web_pages(ROOT / out, left_out)):
         print(f"\n\033[1m{title}\033[0m\n$ {command}", flush=True)
-        if title.startswith("A raw crawl") and (ROOT / out / "raw" / "dialogues" / "chat.json").exists():
+        if any((ROOT / out / done).exists() for script, done in ONCE.items() if f"/{script} " in command):
             print("there already")
         else:
             run(command)
     print(f"\nDone in {time.monotonic() - began:.0f} s. Look at {out}/cleaned/laion-en/report.html")
+    for lack in left_out:
+        print(sentence(lack))
+
+
+def _with_web_pages(out: Path, left_out: list[Lack]) -> bool:
+    """Whether to render HTML: what an earlier run packed stays what it was, so that this one goes on from there."""
+    if (out / "stage1").exists():
+        return (out / "cleaned" / "common-crawl-html").exists()
+    return not any(lack.what == "a browser" for lack in left_out)
 
 
 def run(command: str) -> None:

@@ -4,7 +4,7 @@
 Photos ship inside installed libraries (scikit-image, matplotlib, imgaug) and are cropped anew for every pair; drawn
 images come from pipelines/proof/scenes. Captions are English in OUTPUT/en and Chinese in OUTPUT/zh. About a third of
 the pairs carry the dirt that the eight cleaning rules exist for, and a few images are damaged. OUTPUT/dialogues holds
-chat.json, dialogues about drawn scenes in LLaVA's form, and their images.
+chat.json, dialogues about drawn scenes in LLaVA's form, and their images; OUTPUT/documents has pages as PDF and HTML.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import io
 import json
 import random
 import sys
+import textwrap
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ if __name__ == "__main__":  # run as a script: the checkout's root, not pipeline
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
+from matplotlib.figure import Figure
 from PIL import Image
 
 from corpus.shards import ShardWriter
@@ -192,6 +194,18 @@ def write_dialogues(folder: Path, seed: int, number: int) -> None:
     (folder / "chat.json").write_text(json.dumps(dialogues, indent=1))
 
 
+def write_documents(folder: Path, seed: int, number: int) -> None:
+    """Write PDFs of a page, and HTML pages, that list what drawn scenes show."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(number):
+        lines = [f"{n + 1}. {scene(f'{seed}/document/{i}/{n}', 64).caption_en}." for n in range(20)]
+        paragraphs = "".join(f"<p>{line}" for line in lines)
+        (folder / f"{i:04d}.html").write_text(f"<!doctype html><title>List {i}</title><h1>List {i}</h1>{paragraphs}")
+        sheet = Figure(figsize=(8.27, 11.69))
+        sheet.text(0.08, 0.95, "\n\n".join(textwrap.fill(line, 88) for line in lines), va="top", fontsize=9)
+        sheet.savefig(folder / f"{i:04d}.pdf", metadata={"CreationDate": None})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog="example:\n  python pipelines/make_demo_crawl.py --output demo/raw",
@@ -209,6 +223,7 @@ def main() -> None:
             first = shard * args.pairs
             write_shard(folder, shard, [make_pair(args.seed, first + i, language) for i in range(args.pairs)])
     write_dialogues(Path(args.output) / "dialogues", args.seed, args.pairs)
+    write_documents(Path(args.output) / "documents", args.seed, max(1, args.pairs // 20))
     print(f"raw crawl: {2 * args.shards} shards, {2 * args.shards * args.pairs} pairs in {args.output}")
 
 

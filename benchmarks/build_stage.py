@@ -83,7 +83,15 @@ def write_cleaned(root: Path, rows: list[Sample]) -> dict:
         for row, sample in enumerate(rows):
             sink.keep(sample, row)
         sink.commit()
-    return {"folder": folder.url, "dataset": "bench", "split": "00000", "start": 0, "stop": len(rows), "weight": 1.0}
+    return {
+        "folder": folder.url,
+        "dataset": "bench",
+        "split": "00000",
+        "start": 0,
+        "stop": len(rows),
+        "weight": 1.0,
+        "copy": 0,
+    }
 
 
 def build(root: Path, task: str, piece: dict, tokenizer: str | None) -> float:

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cleaners.captions import CANDIDATE, longest_per_image
-from cleaners.dedup import PROBE_VIEWS, Stacked, near_pairs
+from cleaners.dedup import PROBE_VIEWS, Rows, near_pairs
 from cleaners.documents import mend, signature
 from cleaners.grounding import boxes_in, exact, greedy, group
 from cleaners.phash import LONG_BYTES, VIEWS, hash_views
@@ -88,7 +88,7 @@ def time_pairs() -> None:
         rng = np.random.default_rng(1)
         probes = rng.integers(0, 1 << 21, (count, len(PROBE_VIEWS)), np.uint64)
         long = rng.integers(0, 256, (count, VIEWS * LONG_BYTES), np.uint8)
-        seconds, _ = timed(lambda probes=probes, long=long: near_pairs(Stacked([probes]), Stacked([long])))
+        seconds, _ = timed(lambda probes=probes, long=long: near_pairs(Rows(probes), Rows(long)))
         print(f"near pairs of {count:>7,}      {1e6 * seconds / count:>14.1f} us an image")
 
 

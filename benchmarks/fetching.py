@@ -142,7 +142,7 @@ def memory(count: int) -> None:
     watcher = threading.Thread(target=process.wait)
     watcher.start()
     while watcher.is_alive():
-        done = len(list((folder / "out").glob("?????.json"))) if (folder / "out").exists() else 0
+        done = len(list((folder / "out").glob("*-*.json"))) if (folder / "out").exists() else 0
         try:
             samples.append((done, watched.memory_info().rss / 2**20))
         except psutil.Error:

@@ -67,28 +67,21 @@ def _ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - counts), counts)
 
 
-class Stacked:
-    """Chosen rows of many arrays, which may be memory maps, read as if they were one: [rows] or [rows, columns]."""
+class Rows:
+    """Chosen rows of an array, which may be a memory map: [rows] or [rows, columns] reads what it is asked for."""
 
-    def __init__(self, parts: Sequence[np.ndarray], rows: np.ndarray | None = None):
-        self._parts, self._starts = parts, np.cumsum([0, *(len(part) for part in parts)])
-        self._rows = np.arange(self._starts[-1]) if rows is None else rows
+    def __init__(self, array: np.ndarray, rows: np.ndarray | None = None):
+        self._array, self._rows = array, np.arange(len(array)) if rows is None else rows
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, index) -> np.ndarray:
         rows, columns = index if isinstance(index, tuple) else (index, slice(None))
-        wanted = self._rows[rows]
-        owner = np.searchsorted(self._starts, wanted, "right") - 1
-        result = np.empty((len(wanted), *self._parts[0][:0, columns].shape[1:]), self._parts[0].dtype)
-        for number in np.unique(owner):
-            here = owner == number
-            result[here] = self._parts[number][wanted[here] - self._starts[number], columns]
-        return result
+        return np.asarray(self._array[self._rows[rows], columns])
 
 
-def near_pairs(probes: Stacked, long: Stacked, *, keys_at_once: int = 20_000_000) -> tuple[np.ndarray, int]:
+def near_pairs(probes: Rows, long: Rows, *, keys_at_once: int = 20_000_000) -> tuple[np.ndarray, int]:
     """Find pairs of near-duplicate images among n, in time linear in n as long as buckets stay below FULL_BUCKET.
 
     `probes` uint64 [n, len(PROBE_VIEWS)] as from `probe_keys`, `long` uint8 [n, VIEWS * 32] the long hashes of all
@@ -110,7 +103,7 @@ def near_pairs(probes: Stacked, long: Stacked, *, keys_at_once: int = 20_000_000
     return np.unique(np.concatenate(pairs), axis=0), full
 
 
-def _keys_of_part(probes: Stacked, part: int, parts: int, rows: int = 100_000):
+def _keys_of_part(probes: Rows, part: int, parts: int, rows: int = 100_000):
     """Return (keys, images, columns) of the probes that fall into a part of the key space, sorted by key."""
     found = []
     for at in range(0, max(1, len(probes)), rows):
@@ -130,7 +123,7 @@ def _chunks(owners, first, counts, images, views, size: int = 65_536) -> Iterato
         yield a[a != b], b[a != b], view[a != b]
 
 
-def _verified(a: np.ndarray, b: np.ndarray, view: np.ndarray, long: Stacked) -> np.ndarray:
+def _verified(a: np.ndarray, b: np.ndarray, view: np.ndarray, long: Rows) -> np.ndarray:
     pairs = np.unique(np.stack([a, b, view], axis=1), axis=0)
     if not len(pairs):
         return np.zeros((0, 2), np.int64)

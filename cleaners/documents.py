@@ -87,7 +87,7 @@ def _empty_sketch() -> MinHash:
 def similar_pairs(signatures) -> np.ndarray:
     """Find near-duplicates among n documents: pairs int64 [m, 2], smaller index first.
 
-    `signatures` uint32 [n, 128], an array or cleaners.dedup.Stacked. Documents meet where a band of their
+    `signatures` uint32 [n, 128], an array or cleaners.dedup.Rows. Documents meet where a band of their
     signatures is equal; each is compared with the NEIGHBOURS before it in such a bucket, so that the cost stays linear
     however many copies there are (copies of copies are joined through each other).
     """

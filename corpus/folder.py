@@ -12,7 +12,7 @@ import re
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from typing import BinaryIO
 
@@ -124,6 +124,10 @@ class OutputFolder:
         """Return the committed splits by id, in order."""
         names = [n for n in self.names() if n.endswith(".json") and _OURS.match(n) and n not in _NO_MANIFESTS]
         return {name[:-5]: Manifest.from_json(self.read(name), self.path(name)) for name in names}
+
+    def remove_splits(self, splits: Collection[str]) -> None:
+        """Remove all files of splits."""
+        self._remove([n for n in self.names() if (ours := _OURS.match(n)) and ours["split"] in splits])
 
     def begin(self, split: str, suffixes: tuple[str, ...]) -> "SplitFiles":
         """Open temporary files `split`.SUFFIX for writing; use as a context manager and call `commit`."""

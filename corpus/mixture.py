@@ -31,16 +31,23 @@ class Share:
 
 
 def shares(
-    catalog: Mapping[str, Dataset], stage: int, available: Mapping[str, int], samples: int | None = None
+    catalog: Mapping[str, Dataset],
+    stage: int,
+    available: Mapping[str, int],
+    samples: int | None = None,
+    *,
+    of_present: bool = False,
 ) -> list[Share]:
     """Return the stage's mixture. `available` is the number of cleaned samples by dataset, absent ones left out.
 
     Without `samples` the catalog's own numbers are wanted, as far as the data goes: nothing is repeated. With it they
     are scaled to that many over all the stage's datasets, absent ones included: what an absent dataset would have given
-    is missing, never made up from others; what is there and too small is repeated.
+    is missing, never made up from others; what is there and too small is repeated. `of_present`: scaled to that many
+    over the datasets that are there, in the proportions of the catalog.
     """
     listed = [(d, task, number) for d in catalog.values() for task, number in d.stages.get(stage, {}).items()]
-    scale = 1.0 if samples is None else samples / max(1, sum(number for _, _, number in listed))
+    counted = [number for d, _, number in listed if available.get(d.name) or not of_present]
+    scale = 1.0 if samples is None else samples / max(1, sum(counted))
     return [
         _share(
             dataset.name, task, int(number), number * scale, available.get(dataset.name, 0), repeat=samples is not None

@@ -13,11 +13,14 @@ _NEAR_OPTIMAL = 1.0005  # packs, against the bound below: no need to plan again
 _SLACK = 1  # tokens per pack that the levelled planner leaves free, so that evening out has room
 
 
-def plan_packs(lengths: np.ndarray, images: np.ndarray, max_tokens: int, max_images: int) -> np.ndarray:
+def plan_packs(
+    lengths: np.ndarray, images: np.ndarray, max_tokens: int, max_images: int, groups: np.ndarray | None = None
+) -> np.ndarray:
     """Return the pack of each sample, int64 [n]: whole samples, at most `max_tokens` and `max_images` in a pack.
 
-    Packs are numbered in the order of their first samples. The plan depends on nothing but the arguments. Raises
-    ValueError when a sample alone breaks a cap: such samples have to be dropped, and accounted for, beforehand.
+    No two samples of one group (int64 [n]: copies of one sample) share a pack. Packs are numbered in the order of their
+    first samples. The plan depends on nothing but the arguments. Raises ValueError when a sample alone breaks a cap:
+    such samples have to be dropped, and accounted for, beforehand.
     """
     lengths, images = np.asarray(lengths, np.int64), np.asarray(images, np.int64)
     if len(lengths) == 0:
@@ -31,12 +34,59 @@ def plan_packs(lengths: np.ndarray, images: np.ndarray, max_tokens: int, max_ima
     fluid = lower_bound(lengths, images, max_tokens, max_images)
     if plan.max() + 1 > _NEAR_OPTIMAL * fluid and (images == images[0]).all():
         plan = min(plan, levelled(lengths, int(images[0]), max_tokens, max_images), key=np.max)
+    if groups is not None:
+        plan = apart(plan, groups, lengths, images, max_tokens, max_images)
     return _renumbered(plan)
 
 
 def lower_bound(lengths: np.ndarray, images: np.ndarray, max_tokens: int, max_images: int) -> int:
     """Return a number of packs that no plan can go below: that of either cap, were samples fluid."""
     return int(max(-(-np.sum(lengths) // max_tokens), -(-np.sum(images) // max_images)))
+
+
+def apart(plan, groups, lengths, images, max_tokens: int, max_images: int) -> np.ndarray:
+    """Change a plan until no pack holds two samples of one group.
+
+    A repeated sample is exchanged with the one of another pack that is nearest in length; where none can take its
+    place, it goes to the fullest pack that has room for it, or to a new one.
+    """
+    repeated = _repeated(plan, groups)
+    packs, count, most = plan.copy(), plan.max() + 1, plan.max() + 1 + len(repeated)
+    tokens = max_tokens - np.bincount(packs, lengths, most).astype(np.int64)  # room
+    slots = max_images - np.bincount(packs, images, most).astype(np.int64)
+
+    def move(sample: int, pack: int) -> None:
+        tokens[packs[sample]] += lengths[sample]
+        slots[packs[sample]] += images[sample]
+        tokens[pack] -= lengths[sample]
+        slots[pack] -= images[sample]
+        packs[sample] = pack
+
+    for i in repeated:
+        pack = packs[i]
+        closed = np.zeros(most, bool)  # packs with a sample of the group
+        closed[packs[groups == groups[i]]] = True
+        longer, more = lengths - lengths[i], images - images[i]
+        fits = (longer <= tokens[pack]) & (-longer <= tokens[packs]) & (more <= slots[pack]) & (-more <= slots[packs])
+        fits &= ~closed[packs] & ~np.isin(groups, groups[packs == pack])
+        if fits.any():
+            j = np.where(fits, np.abs(longer), max_tokens).argmin()
+            other = packs[j]
+            move(i, other)
+            move(j, pack)
+        else:
+            closed |= (tokens < lengths[i]) | (slots < images[i])
+            closed[count + 1 :] = True  # one new pack at a time
+            move(i, np.where(closed, max_tokens + 1, tokens).argmin())
+            count = max(count, packs[i] + 1)
+    return packs
+
+
+def _repeated(packs: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Return the samples whose pack holds an earlier one of their group."""
+    order = np.lexsort((groups, packs))
+    same = (np.diff(packs[order]) == 0) & (np.diff(groups[order]) == 0)
+    return np.sort(order[1:][same])
 
 
 def _renumbered(packs: np.ndarray) -> np.ndarray:

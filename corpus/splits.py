@@ -1,11 +1,9 @@
 """A split of a job's input, and the sink that takes what becomes of its rows."""
 
 import contextlib
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,27 +15,17 @@ from corpus.records import Sample, to_members
 from corpus.shards import ShardWriter
 from corpus.verdicts import Verdict
 
-_BLOCK = 65_536
-
 
 @dataclass(frozen=True)
 class Split:
-    """One input file, or a fixed slice of one. `source` is what the job's work function needs to read it."""
+    """One input file, or a fixed slice of one, named by corpus.inputs. `source` is what the work function reads.
+
+    `fingerprint` tells the version of the input: a split whose fingerprint changed is done again.
+    """
 
     id: str
     source: dict
     fingerprint: dict = field(default_factory=dict)
-
-
-def fingerprint(url: str) -> dict:
-    """Identify a file's content cheaply: its size and the SHA-256 of four blocks spread over it, ends included."""
-    fs, path = fsspec.core.url_to_fs(str(url))
-    size, sha = fs.size(path), hashlib.sha256()
-    with fs.open(path, "rb") as file:
-        for at in sorted({max(0, size - _BLOCK) * i // 3 for i in range(4)}):
-            file.seek(at)
-            sha.update(file.read(_BLOCK))
-    return {"size": size, "sha256_of_blocks": sha.hexdigest()}
 
 
 class Sink:

@@ -7,6 +7,7 @@ ledgers, manifests, a copy of the tokenizer and corpus.json.
 """
 
 import json
+import math
 import sys
 import tempfile
 import textwrap
@@ -47,7 +48,8 @@ def main() -> None:
     chosen = {name: find(catalog, name) for name in args.dataset} if args.dataset else catalog
     data = args.data if "://" in args.data else str(Path(args.data).resolve())
     cleaned = {name: _cleaned(f"{data}/{name}") for name in chosen}
-    mixture = shares(catalog if args.samples else chosen, args.stage, _available(cleaned), args.samples)
+    present, of_present = _available(cleaned), args.of == "present"
+    mixture = shares(catalog if args.samples else chosen, args.stage, present, args.samples, of_present=of_present)
     mixture = [share for share in mixture if share.dataset in chosen]
     _print_mixture(args.stage, mixture)
     if not any(share.expected for share in mixture):
@@ -67,6 +69,11 @@ def _parser():
     parser.add_argument("--stage", type=int, choices=sorted(STAGES), required=True, help="which stage of the catalog")
     parser.add_argument("--data", required=True, metavar="ROOT", help="folder with one cleaned folder per dataset")
     parser.add_argument("--samples", type=int, metavar="N", help="scale the catalog's numbers to N samples in all")
+    parser.add_argument(
+        "--of", choices=("listed", "present"), default="listed",
+        help="what the N --samples are divided among: all datasets that the catalog lists for the stage, where what is "
+        "absent leaves its share empty (listed, the default), or those that are there alone (present)",
+    )  # fmt: skip
     parser.add_argument("--tokenizer", metavar="PATH", help="*.tiktoken, Hugging Face folder or name; default: our own")
     parser.add_argument("--queries", type=int, default=256, metavar="Q", help="tokens of an image; default: 256")
     parser.add_argument("--max-tokens", type=int, default=MAX_TOKENS, metavar="L", help="of a pack; default: 2048")
@@ -120,11 +127,16 @@ def _settings(args, mixture: list[Share], recipe: Recipe) -> dict:
 
 
 def _plan(data: str, mixture: list[Share], cleaned: dict[str, dict[str, Manifest]]) -> Iterator[Split]:
-    """Yield splits: for one task, slices of cleaned splits, of bounded size."""
+    """Yield splits: for one task, slices of cleaned splits, of bounded size.
+
+    All that is taken once comes first, then the second copies, and so on: the copies of a sample lie far apart.
+    """
     for task in dict.fromkeys(share.task for share in mixture):
+        of_task = [share for share in mixture if share.task == task and share.weight]
         pieces = (
-            piece for share in mixture if share.task == task and share.weight
-            for piece in _pieces(f"{data}/{share.dataset}", share, cleaned[share.dataset])
+            piece for copy in range(math.ceil(max((share.weight for share in of_task), default=0)))
+            for share in of_task if copy < share.weight
+            for piece in _pieces(f"{data}/{share.dataset}", share, copy, cleaned[share.dataset])
         )  # fmt: skip
         for number, slices in enumerate(_groups(pieces)):
             # What the slices hold, not where they lie: cleaned data may be moved.
@@ -135,21 +147,21 @@ def _plan(data: str, mixture: list[Share], cleaned: dict[str, dict[str, Manifest
             yield Split(f"{task}-{number:05d}", {"task": task, "slices": slices}, {"slices": held})
 
 
-def _pieces(folder: str, share: Share, manifests: dict[str, Manifest]) -> Iterator[dict]:
+def _pieces(folder: str, share: Share, copy: int, manifests: dict[str, Manifest]) -> Iterator[dict]:
     """Cut a dataset's cleaned splits into slices that are not too large for a split of ours."""
-    step = max(1, min(ROWS_PER_SPLIT, int(SAMPLES_PER_SPLIT / share.weight)))
+    step = max(1, min(ROWS_PER_SPLIT, int(SAMPLES_PER_SPLIT / min(1, share.weight - copy))))
     for split, manifest in manifests.items():
         for start in range(0, manifest.counts.kept, step):
             stop = min(start + step, manifest.counts.kept)
             where = {"folder": folder, "dataset": share.dataset, "split": split}
-            yield where | {"start": start, "stop": stop, "weight": share.weight}
+            yield where | {"start": start, "stop": stop, "weight": share.weight, "copy": copy}
 
 
 def _groups(pieces: Iterable[dict]) -> Iterator[list[dict]]:
     group, samples, rows = [], 0.0, 0
     for piece in pieces:
         more = piece["stop"] - piece["start"]
-        taken = more * piece["weight"]
+        taken = more * min(1, piece["weight"] - piece["copy"])
         full = samples + taken > SAMPLES_PER_SPLIT or rows + more > ROWS_PER_SPLIT or len(group) == SLICES_PER_SPLIT
         if group and full:
             yield group

@@ -7,7 +7,7 @@ the whole dataset.
 """
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -60,7 +60,7 @@ def main() -> None:
     inputs = job.find_inputs(args.input)
     with annotated.user_errors():
         annotated.check_images(args, needed=not (layout.own_images or all(detect(path) == "tar" for path in inputs)))
-        splits = annotated.as_splits(piece for path in inputs for piece in _slices(path, layout))
+        splits = annotated.as_splits(args, (piece for path in inputs for piece in _slices(path, layout)))
     longest = args.texts_per_image == "longest" or (args.texts_per_image is None and layout.several_texts)
     options = {"dataset": dataset, "limit": args.limit, "pictures": annotated.image_options(args)}
     settings = annotated.common_settings(dataset) | annotated.image_settings(args)
@@ -69,7 +69,7 @@ def main() -> None:
     if longest:
         first = annotated.as_work(measure_split, **options)
         folder = two_pass.first_pass("texts", args, splits, settings, first, part_of="clean_captions", **judged_by)
-        splits = two_pass.decided(folder, splits, _longest(folder))
+        splits = two_pass.decided(folder, splits, _longest(folder, splits))
         options["decisions"] = folder.url
     second = annotated.as_work(clean_split, **options)
     job.run("clean_captions", args, splits, settings, second, **judged_by)
@@ -99,13 +99,13 @@ def _slices(path: str, layout: captions.CaptionReader) -> Iterator[Slice]:
         yield from plan(path, ROWS_PER_SPLIT, layout.array if kind == "json" else None)
 
 
-def _longest(folder: OutputFolder) -> list[np.ndarray]:
-    """Return each split's rows that are the longest text of their image, told by id and then by the image's bytes."""
-    with two_pass.stored(folder, lambda table: _candidates(table, "image_id")) as by_id:
-        of_id = longest_per_image(by_id)
-    tables = iter(of_id)
-    with two_pass.stored(folder, lambda table: _candidates(table, "digest", next(tables))) as by_digest:
-        return longest_per_image(by_digest)
+def _longest(folder: OutputFolder, splits: Sequence[Split]) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield each split's rows that are the longest text of their image, told by id and then by the image's bytes."""
+    with two_pass.stored(folder, splits, lambda _, table: _candidates(table, "image_id")) as by_id:
+        of_id = dict(zip(by_id.ends, longest_per_image(by_id.parts()), strict=True))
+    digests = two_pass.stored(folder, splits, lambda split, table: _candidates(table, "digest", of_id[split]))
+    with digests as by_digest:
+        yield from zip(by_digest.ends, longest_per_image(by_digest.parts()), strict=True)
 
 
 def _candidates(table: pa.Table, image: str, among: np.ndarray | None = None) -> np.ndarray:

@@ -40,7 +40,7 @@ def main() -> None:
     with annotated.user_errors():
         annotated.check_images(args, needed=False)
         slices = [piece for path in job.find_inputs(args.input) for piece in plan(path, ROWS_PER_SPLIT)]
-        splits = annotated.as_splits(slices)
+        splits = annotated.as_splits(args, slices)
     pictures = annotated.image_options(args)
     work = annotated.as_work(clean_split, dataset=dataset, limit=args.limit, pictures=pictures)
     settings = annotated.common_settings(dataset) | annotated.image_settings(args)

@@ -21,11 +21,12 @@ import pyarrow.parquet as pq
 
 from cleaners import clip, rules
 from corpus.catalog import Dataset
+from corpus.inputs import fingerprint, names
 from corpus.ledger import KEPT
 from corpus.readers import pairs
 from corpus.readers.pairs import Pair
 from corpus.shards import sample_keys
-from corpus.splits import Sink, Split, fingerprint
+from corpus.splits import Sink, Split
 from pipelines.engine import job
 from pipelines.work import scoring
 from pipelines.work.clip_rule import ClipRule
@@ -40,7 +41,7 @@ def main() -> None:
     args = _parser().parse_args()
     dataset = dataset_of(args, "clean_laion")
     inputs = _without_sidecars(job.find_inputs(args.input))
-    splits = list(_plan(inputs, dataset))
+    splits = list(_plan(inputs, dataset, args.by_content))
     metadata = {split.source["kind"] for split in splits} - {"unreadable"} == {"urls"}
     if not metadata and any(split.source["kind"] == "urls" for split in splits):
         raise job.UserError("the input mixes parquet of URLs alone with images: clean them into two folders")
@@ -79,14 +80,14 @@ def _without_sidecars(inputs: list[str]) -> list[str]:
     return [path for path in inputs if not path.endswith("_stats.json") and path.removesuffix(".parquet") not in tars]
 
 
-def _plan(inputs: list[str], dataset: Dataset) -> Iterator[Split]:
-    """Yield one split per tar and one per `ROWS_PER_SPLIT` rows of parquet, numbered in the order of the input."""
-    number = 0
-    for url in inputs:
-        print_of_file = fingerprint(url)
-        for source in _sources(url, dataset):
-            yield Split(f"{number:05d}", source, print_of_file | {"row_groups": source.get("row_groups")})
-            number += 1
+def _plan(inputs: list[str], dataset: Dataset, by_content: bool) -> Iterator[Split]:
+    """Yield one split per tar and one per `ROWS_PER_SPLIT` rows of parquet."""
+    for url, name in names(inputs).items():
+        print_of_file = fingerprint(url, by_content=by_content)
+        for number, source in enumerate(_sources(url, dataset)):
+            whole = source["kind"] == "shard"
+            mark = print_of_file | {"row_groups": source.get("row_groups")}
+            yield Split(name if whole else f"{name}-{number:05d}", source, mark)
 
 
 def _sources(url: str, dataset: Dataset) -> Iterator[dict]:

@@ -6,7 +6,7 @@ duplicates (MinHash) the first is kept, over the whole dataset.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -17,7 +17,7 @@ if __name__ == "__main__":  # run as a script: the checkout's root, not pipeline
 import numpy as np
 import pyarrow as pa
 
-from cleaners.dedup import Stacked, first_of_each, first_of_equals
+from cleaners.dedup import Rows, first_of_each, first_of_equals
 from cleaners.documents import PERMUTATIONS, broken_share, exact_key, mend, signature, similar_pairs
 from corpus.catalog import Dataset
 from corpus.folder import OutputFolder
@@ -36,7 +36,7 @@ ROWS_AT_ONCE = 256
 SCORES = {"characters": pa.int64(), "broken": pa.float64()}
 KEEP, EXACT, NEAR = 0, 1, 2  # decisions on a row
 _RULES = {EXACT: "exact_duplicate", NEAR: "near_duplicate"}
-_DECISION = np.dtype([("row", "<i8"), ("what", "u1"), ("of_split", "<i4"), ("of_row", "<i8")])
+_DECISION = [("row", "<i8"), ("what", "u1"), ("of_row", "<i8")]
 _FIRST_PASS = pa.schema(
     [("key", pa.string()), ("row", pa.int64()), ("exact", pa.int64()), ("signature", pa.binary(4 * PERMUTATIONS))]
 )
@@ -57,14 +57,14 @@ def main() -> None:
     dataset = dataset_of(args, "clean_text")
     with annotated.user_errors():
         inputs = job.find_inputs(args.input)
-        splits = annotated.as_splits(piece for path in inputs for piece in _slices(path, args.document))
+        splits = annotated.as_splits(args, (piece for path in inputs for piece in _slices(path, args.document)))
     settings = annotated.common_settings(dataset) | {"document": args.document}
     options, table = {"dataset": dataset, "limit": args.limit}, rules_of(dataset)
     judged_by = {"scores": table.scores() | SCORES, "rules": table}
     if not {"exact_duplicate", "near_duplicate"}.isdisjoint(table.active(dataset.rules)):
         measure = annotated.as_work(measure_split, **options)
         folder = two_pass.first_pass("documents", args, splits, settings, measure, part_of="clean_text", **judged_by)
-        splits = two_pass.decided(folder, splits, _decide(folder))
+        splits = two_pass.decided(folder, splits, _decide(folder, splits))
         options["decisions"] = folder.url
     job.run("clean_text", args, splits, settings, annotated.as_work(clean_split, **options), **judged_by)
 
@@ -143,23 +143,27 @@ def measure_split(split: Split, sink: Sink, **options) -> None:
     two_pass.keep_rows(sink, waiting, _FIRST_PASS)
 
 
-def _decide(folder: OutputFolder) -> list[np.ndarray]:
-    """Decide on every document of the dataset. Memory: 40 bytes a document, and the copies of one MinHash band."""
-    with two_pass.stored(folder, _identities) as identities, two_pass.stored(folder, _signatures) as signatures:
-        owner = np.repeat(np.arange(len(identities)), [len(part) for part in identities])
-        row = np.concatenate([np.zeros(0, np.int64), *(part["row"] for part in identities)])
-        exact = np.concatenate([np.zeros(0, np.int64), *(part["exact"] for part in identities)])
+def _decide(folder: OutputFolder, splits: Sequence[Split]) -> Iterator[tuple[str, np.ndarray]]:
+    """Decide which documents go. Memory: 40 bytes a document, and the copies of one MinHash band."""
+    with (
+        two_pass.stored(folder, splits, lambda _, table: _identities(table)) as identities,
+        two_pass.stored(folder, splits, lambda _, table: _signatures(table)) as signatures,
+    ):
+        owner, names = identities.owners(), identities.names()
+        row, exact = np.array(identities.rows["row"]), np.array(identities.rows["exact"])
         first = first_of_equals(exact)
         unique = np.flatnonzero(first == np.arange(len(first)))
-        near = first_of_each(len(unique), similar_pairs(Stacked(signatures, unique))) if len(unique) else unique
+        near = first_of_each(len(unique), similar_pairs(Rows(signatures.rows, unique))) if len(unique) else unique
     what = np.full(len(first), EXACT, np.uint8)
     what[unique] = np.where(near == np.arange(len(unique)), KEEP, NEAR)
     kept_instead = first.copy()
     kept_instead[unique] = unique[near]
-    decisions = np.empty(len(first), _DECISION)
-    decisions["row"], decisions["what"] = row, what
-    decisions["of_split"], decisions["of_row"] = owner[kept_instead], row[kept_instead]
-    return np.split(decisions, np.cumsum([len(part) for part in identities])[:-1])
+    for split, here in identities.cut(np.arange(len(first))):
+        here = here[what[here] != KEEP]
+        decision = np.empty(len(here), [*_DECISION, ("of_split", names.dtype)])
+        decision["row"], decision["what"], decision["of_row"] = row[here], what[here], row[kept_instead[here]]
+        decision["of_split"] = names[owner[kept_instead[here]]]
+        yield split, decision
 
 
 def _identities(table: pa.Table) -> np.ndarray:
@@ -185,7 +189,7 @@ def clean_split(split: Split, sink: Sink, *, dataset: Dataset, decisions: str | 
             judged.record(sink)
         elif judged.row in losers:
             decision = losers[judged.row]
-            copy_of = f"of {dataset.name}/{int(decision['of_split']):05d}/{int(decision['of_row']):06d}"
+            copy_of = f"of {dataset.name}/{decision['of_split']}/{int(decision['of_row']):06d}"
             judged.verdict = dropped(_RULES[int(decision["what"])], detail=copy_of)
             judged.record(sink)
         else:

@@ -46,7 +46,7 @@ def main() -> None:
         annotated.check_images(args, needed=True)
         annotated.check_owners(args, dataset, inputs)
         layout, rows, beside = divide(inputs, dataset.reader)
-        splits = annotated.as_splits(vqa.READERS[layout].slices(rows), beside)
+        splits = annotated.as_splits(args, vqa.READERS[layout].slices(rows), beside)
     work = annotated.as_work(
         clean_split, dataset=dataset, layout=layout, answer=args.answer, keep=tuple(args.splits), limit=args.limit,
         pictures=annotated.image_options(args),

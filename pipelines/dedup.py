@@ -21,7 +21,7 @@ from cleaners.dedup import (
     MAX_DISTANCE,
     PROBE_VIEWS,
     Matcher,
-    Stacked,
+    Rows,
     first_of_each,
     first_of_equals,
     near_pairs,
@@ -47,7 +47,7 @@ _FIRST_PASS = pa.schema(
         ("probes", pa.binary()), ("long", pa.binary()),  # empty for images without structure
     ]
 )  # fmt: skip
-_DECISION = np.dtype([("row", "<i8"), ("of_split", "<i4"), ("of_row", "<i8"), ("exact", "?")])
+_DECISION = [("row", "<i8"), ("of_row", "<i8"), ("exact", "?")]
 _EXAMPLE = (
     "python pipelines/dedup.py --input 'cleaned/coyo/*.tar' --against nocaps/images --output cleaned/coyo-apart\n"
     "  python pipelines/dedup.py --list --input 'nocaps/images/*.jpg' --output nocaps.txt"
@@ -80,7 +80,7 @@ def _parser():
 def _run(args, inputs: Sequence[str]) -> None:
     if strange := [path for path in inputs if not path.endswith(".tar")]:
         raise job.UserError(f"{strange[0]}: the input is a cleaned folder's shards, such as 'cleaned/coyo/*.tar'")
-    splits = annotated.as_splits(Slice((path,), "tar") for path in inputs)
+    splits = annotated.as_splits(args, (Slice((path,), "tar") for path in inputs))
     lines = [line for place in args.against for line in lines_of(place)]
     settings = {
         "against": digest(lines), "each_other": args.each_other, "mark": args.mark,
@@ -91,7 +91,7 @@ def _run(args, inputs: Sequence[str]) -> None:
     if args.each_other:
         measure = annotated.as_work(measure_split, **options)
         folder = two_pass.first_pass("images", args, splits, settings, measure, part_of="dedup", **judged_by)
-        splits = two_pass.decided(folder, splits, _decide(folder))
+        splits = two_pass.decided(folder, splits, _decide(folder, splits))
         options["decisions"] = folder.url
     job.run("dedup", args, splits, settings, annotated.as_work(clean_split, mark=args.mark, **options), **judged_by)
 
@@ -150,21 +150,20 @@ def measure_split(split: Split, sink: Sink, **options) -> None:
     two_pass.keep_rows(sink, waiting, _FIRST_PASS)
 
 
-def _decide(folder: OutputFolder) -> list[np.ndarray]:
+def _decide(folder: OutputFolder, splits: Sequence[Split]) -> Iterator[tuple[str, np.ndarray]]:
     """Decide which samples go. Memory: some 50 bytes a sample and one range of keys; hashes stay on disk."""
     with (
-        two_pass.stored(folder, _identities) as identities,
-        two_pass.stored(folder, lambda table: _matrix(table, "probes", np.uint64)) as probes,
-        two_pass.stored(folder, lambda table: _matrix(table, "long", np.uint8)) as long,
+        two_pass.stored(folder, splits, lambda _, table: _identities(table)) as identities,
+        two_pass.stored(folder, splits, lambda _, table: _matrix(table, "probes", np.uint64)) as probes,
+        two_pass.stored(folder, splits, lambda _, table: _matrix(table, "long", np.uint8)) as long,
     ):
-        owner = np.repeat(np.arange(len(identities)), [len(part) for part in identities])
-        every = np.concatenate(identities)
+        owner, names, every = identities.owners(), identities.names(), np.array(identities.rows)
         first = first_of_equals(every["digest"])
         hashed = np.flatnonzero((first == np.arange(len(first))) & every["hashed"])
         position = np.cumsum(every["hashed"]) - 1  # of a sample among those that have hashes
         rows = position[hashed]
         pairs, full = (
-            near_pairs(Stacked(probes, rows), Stacked(long, rows)) if len(rows) else (np.zeros((0, 2), int), 0)
+            near_pairs(Rows(probes.rows, rows), Rows(long.rows, rows)) if len(rows) else (np.zeros((0, 2), int), 0)
         )
     root = np.arange(len(every))
     root[hashed] = hashed[first_of_each(len(hashed), pairs)]
@@ -173,11 +172,13 @@ def _decide(folder: OutputFolder) -> list[np.ndarray]:
     goes = np.where(root == first, (first != np.arange(len(first))) & every["single"], True)
     if full:
         print(f"{full} buckets held so many images that they were not looked into: near-copies among those may remain")
-    decisions = np.empty(len(every), _DECISION)
-    decisions["row"], decisions["exact"] = every["row"], root == first
-    decisions["of_split"], decisions["of_row"] = owner[root], every["row"][root]
-    ends = np.cumsum([len(part) for part in identities])[:-1]
-    return [part[chosen] for part, chosen in zip(np.split(decisions, ends), np.split(goes, ends), strict=True)]
+    for split, here in identities.cut(np.arange(len(every))):
+        here = here[goes[here]]
+        kept_instead = root[here]
+        decision = np.empty(len(here), [*_DECISION, ("of_split", names.dtype)])
+        decision["row"], decision["exact"] = every["row"][here], root[here] == first[here]
+        decision["of_split"], decision["of_row"] = names[owner[kept_instead]], every["row"][kept_instead]
+        yield split, decision
 
 
 def _identities(table: pa.Table) -> np.ndarray:
@@ -222,7 +223,7 @@ def _verdict(judged: _Judged, decision: np.void | None) -> tuple[str | None, str
         return "near_evaluation_image", judged.near[0]
     if decision is not None:
         rule = "exact_duplicate" if decision["exact"] else "near_duplicate"
-        return rule, f"of sample {int(decision['of_row'])} of split {int(decision['of_split']):05d}"
+        return rule, f"of sample {int(decision['of_row'])} of split {decision['of_split']}"
     return None, ""
 
 

@@ -18,10 +18,11 @@ import pyarrow as pa
 
 from corpus.catalog import Dataset, find
 from corpus.folder import OutputFolder
+from corpus.inputs import fingerprint, names
 from corpus.ledger import Fuse
 from corpus.readers.rows import BadFile
 from corpus.readers.urls import plan_urls
-from corpus.splits import Split, fingerprint
+from corpus.splits import Split
 from pipelines.engine import job
 from pipelines.fetch.answers import ROBOTS
 from pipelines.fetch.client import Limits
@@ -40,7 +41,7 @@ _EXAMPLE = "python pipelines/fetch_images.py --dataset laion-en --input 'cleaned
 def main() -> None:
     args = _parser().parse_args()
     dataset = find(whole_catalog(args.catalog), args.dataset)
-    splits = list(_plan(job.find_inputs(args.input), dataset))
+    splits = list(_plan(job.find_inputs(args.input), dataset, args.by_content))
     limits = Limits(
         total=args.timeout, retries=args.retries, max_bytes=args.max_bytes, connections=args.connections,
         per_host=args.per_host, allow_private=args.allow_private, user_agent=args.user_agent,
@@ -82,18 +83,16 @@ def _settings(dataset: Dataset, args, limits: Limits) -> dict:
     }  # fmt: skip
 
 
-def _plan(inputs: list[str], dataset: Dataset) -> Iterator[Split]:
-    number = 0
-    for url in inputs:
-        of_file = fingerprint(url)
+def _plan(inputs: list[str], dataset: Dataset, by_content: bool) -> Iterator[Split]:
+    for url, name in names(inputs).items():
+        of_file = fingerprint(url, by_content=by_content)
         try:
             pieces = plan_urls(url, dataset.columns, dataset.reader, ROWS_PER_SPLIT)
         except BadFile as error:
             raise job.UserError(str(error)) from None
-        for piece in pieces:
+        for number, piece in enumerate(pieces):
             where = {"start": piece.start, "stop": piece.stop}
-            yield Split(f"{number:05d}", {"url": url, "slice": asdict(piece)}, of_file | where)
-            number += 1
+            yield Split(f"{name}-{number:05d}", {"url": url, "slice": asdict(piece)}, of_file | where)
 
 
 def _splits_with_errors(output: str, splits: list[Split]) -> set[str]:

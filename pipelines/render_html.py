@@ -52,7 +52,7 @@ def main() -> None:
     except FileNotFoundError as error:
         raise job.UserError(str(error)) from None
     work = partial(render_split, dataset=args.dataset, output=output, limit=args.limit)
-    splits = list(documents.plan(job.find_inputs(args.input)))
+    splits = list(documents.plan(job.find_inputs(args.input), args.by_content))
     start = partial(HtmlRenderer, drawing, limits, args.chromium)
     job.run("render_html", args, splits, settings, work, scores=pages.SCORES, setup=start, fuse=_FUSE)
 

@@ -45,7 +45,7 @@ def main() -> None:
         **pages.rule_settings(thresholds),
     }  # fmt: skip
     work = partial(render_split, dataset=args.dataset, thresholds=thresholds, tokens=args.tokens, limit=args.limit)
-    splits = list(documents.plan(job.find_inputs(args.input)))
+    splits = list(documents.plan(job.find_inputs(args.input), args.by_content))
     start = partial(PdfProcess, drawing, output, limits)
     job.run("render_pdf", args, splits, settings, work, scores=pages.SCORES, setup=start, fuse=_FUSE)
 

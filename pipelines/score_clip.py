@@ -20,9 +20,10 @@ import pyarrow as pa
 
 from cleaners import clip
 from corpus.catalog import Dataset
+from corpus.inputs import fingerprint, names
 from corpus.records import BadImage, Sample, from_members
 from corpus.shards import RawSample, read_shard, sample_keys
-from corpus.splits import Sink, Split, fingerprint
+from corpus.splits import Sink, Split
 from pipelines.engine import job
 from pipelines.engine.thumbnails import thumbnail
 from pipelines.work import scoring
@@ -40,7 +41,8 @@ def main() -> None:
     args = _parser().parse_args()
     dataset = dataset_of(args)
     inputs = job.find_inputs(args.input)
-    splits = [Split(f"{i:05d}", {"url": url}, fingerprint(url)) for i, url in enumerate(inputs)]
+    marks = {url: fingerprint(url, by_content=args.by_content) for url in inputs}
+    splits = [Split(name, {"url": url}, marks[url]) for url, name in names(inputs).items()]
     rules = {name: given for name, given in dataset.rules.items() if name in SCORED}
     floor = SCORED.active(rules).get("clip_score", {}).get("min")
     job.run(

@@ -190,10 +190,42 @@ def test_repetition_makes_copies_with_keys_of_their_own(cleaned, tmp_path):
     total = sum(n for d in catalog.values() for n in d.stages.get(2, {}).values())
     wanted = total * 75 // catalog["gqa"].stages[2]["vqa"]  # 75 of gqa's 30 samples: each two or three times
     folder = build(cleaned, tmp_path / "s", "--dataset", "gqa", "--samples", str(wanted))
-    keys = Counter(r["key"] for r in ledger(folder))
+    keys = Counter(r["key"] for r in ledger(folder) if r["outcome"] == "kept")
     assert max(keys.values()) == 1
     base = Counter(key.removesuffix("-x1").removesuffix("-x2") for key in keys)
     assert set(base.values()) == {2, 3} and len(base) == 30
+
+
+def together(folder: StageFolder) -> int:
+    """How many samples share a pack with a copy of themselves."""
+    samples = [[s["key"].partition("-x")[0] for s in folder[i].samples] for i in range(len(folder))]
+    return sum(len(keys) - len(set(keys)) for keys in samples)
+
+
+def test_copies_never_share_a_pack_and_lie_far_apart(cleaned, tmp_path, small_splits, monkeypatch):
+    """Twelve samples a split, thirty there: the first copies fill splits of their own before the second begin."""
+    flags = ["--dataset", "gqa", "--samples", "120", "--of", "present"]
+    folder = build(cleaned, tmp_path / "s", *flags)
+    by_shard = [
+        {row["key"].partition("-x")[2] for row in pq.read_table(f"{folder.path}/{shard['id']}.parquet").to_pylist()}
+        for shard in folder.record["shards"]
+    ]
+    assert len(by_shard) > 10 and max(map(len, by_shard)) <= 2 and set().union(*by_shard) == {"", "1", "2", "3"}
+    assert together(folder) == 0
+    monkeypatch.undo()
+    whole = build(cleaned, tmp_path / "one", *flags)
+    assert len(whole.record["shards"]) == 1 and whole.num_samples == 120 and together(whole) == 0
+
+
+def test_samples_of_what_is_there_are_that_many(cleaned, tmp_path, capsys):
+    folder = build(cleaned, tmp_path / "s", "--dataset", "gqa", "grit", "--samples", "600", "--of", "present")
+    mixture = {share["task"]: share for share in folder.record["mixture"]}
+    assert sum(share["wanted"] for share in mixture.values()) == pytest.approx(600, abs=2)
+    share_of_gqa = mixture["vqa"]["listed"] / sum(share["listed"] for share in mixture.values())
+    assert folder.tasks["vqa"]["samples"] == pytest.approx(600 * share_of_gqa, abs=3)
+    taken = [row for row in ledger(folder) if row["outcome"] == "kept"]
+    assert len({row["key"].partition("-r")[0] + row["dataset"] for row in taken}) <= 600
+    assert "MISSING" not in capsys.readouterr().out
 
 
 def test_what_is_not_chosen_is_in_the_ledger(cleaned, tmp_path):

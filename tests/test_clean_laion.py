@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import sys
 import zlib
@@ -22,6 +23,7 @@ from corpus.shards import IndexedShard, ShardWriter
 from pipelines import clean_laion
 from pipelines.engine import job
 from pipelines.make_demo_crawl import make_pair, write_shard
+from tests.folders import of_split
 
 CAPTION = "A man walks along the beach"
 
@@ -106,7 +108,8 @@ def test_images_pass_through_and_captions_are_cleaned(tmp_path):
     image = jpeg()
     shard(tmp_path / "00000.tar", [(image, "<i>A man</i>&nbsp;walks &lt;3 along", {"similarity": 0.4})])
     rows, samples = clean(tmp_path, tmp_path / "*.tar")
-    sample = samples["laion-en/00000/000000"]
+    ((key, sample),) = samples.items()
+    assert re.fullmatch(r"laion-en/00000-[0-9a-f]{12}/000000", key)
     assert sample.images[0].data == image
     assert (sample.text, sample.scores) == ("A man walks <3 along", {"clip": 0.4})
     assert (sample.width, sample.height) == (320, 240)
@@ -170,7 +173,7 @@ def test_metadata_mode_writes_the_cleaned_parquet_and_joins_the_later_run(tmp_pa
     pq.write_table(url_table(), tmp_path / "part.parquet")
     rows, samples = clean(tmp_path, tmp_path / "part.parquet")
     assert outcomes(rows) == ["kept", "kept", "no_text", "image_size"] and not samples
-    cleaned = pq.read_table(tmp_path / "out" / "00000.urls.parquet").to_pylist()
+    cleaned = pq.read_table(of_split(tmp_path / "out", "urls.parquet")).to_pylist()
     assert [(row["URL"], row["TEXT"]) for row in cleaned] == [("u0", CAPTION), ("u1", "A dog runs in the park")]
     shard(tmp_path / "dl.tar", [(jpeg(), row["TEXT"], row) for row in cleaned])
     later, _ = clean(tmp_path, tmp_path / "dl.tar", output="out2")

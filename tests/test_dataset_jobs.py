@@ -10,6 +10,7 @@ from corpus.records import decode_image, image_header
 from corpus.shards import ShardWriter
 from pipelines import clean_captions, clean_chat, clean_grounding, clean_text, clean_vqa, dedup
 from pipelines.engine import job
+from tests.folders import of_split, split_ids
 from tests.published import BEES, grit, jpeg, outcomes, put_images, put_json, refcoco, run_job, samples
 from tests.test_vqa import ai2d_files
 
@@ -146,7 +147,7 @@ def test_cc12m_lines_with_shards_by_url_and_the_special_tag(tmp_path):
     )
     assert outcomes(tmp_path / "o") == {"bad_line": 1, "bad_url": 1, "image_missing": 1, "kept": 2, "special_tags": 1}
     assert [s.text for s in samples(tmp_path / "o").values()] == ["a red house by the sea", "a dog"]
-    ledger = pq.read_table(tmp_path / "o/00000.parquet").to_pylist()
+    ledger = pq.read_table(of_split(tmp_path / "o", "parquet")).to_pylist()
     assert "opposite column order" in ledger[5]["detail"]
 
 
@@ -268,7 +269,7 @@ def test_test_images_of_one_set_are_kept_out_of_another(tmp_path):
         run_job(clean_grounding, *flags, "--input", regions, "--output", tmp_path / "out")
     run_job(clean_grounding, *flags, "--input", regions, table, "--output", tmp_path / "out")
     assert outcomes(tmp_path / "out") == {"excluded_image": 1, "kept": 2}
-    (lost,) = [r for r in pq.read_table(tmp_path / "out/00000.parquet").to_pylist() if r["outcome"] == "dropped"]
+    (lost,) = [r for r in pq.read_table(of_split(tmp_path / "out", "parquet")).to_pylist() if r["outcome"] == "dropped"]
     assert lost["detail"] == "coco:9"
 
 
@@ -331,7 +332,9 @@ def test_questions_share_their_image_and_number_their_keys(tmp_path):
         "--output",
         tmp_path / "o",
     )
-    assert list(samples(tmp_path / "o")) == ["vgqa/00000/000000", "vgqa/00000/000000-1", "vgqa/00000/000000-2"]
+    (split,) = split_ids(tmp_path / "o")
+    assert split.startswith("question_answers-") and split.endswith("-00000")
+    assert list(samples(tmp_path / "o")) == [f"vgqa/{split}/000000", f"vgqa/{split}/000000-1", f"vgqa/{split}/000000-2"]
 
 
 # --- Near-duplicates of a cleaned folder ---

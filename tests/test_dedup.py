@@ -16,7 +16,7 @@ from cleaners.dedup import (
     MAX_DISTANCE,
     PROBE_VIEWS,
     Matcher,
-    Stacked,
+    Rows,
     first_of_each,
     first_of_equals,
     matcher_of_hex,
@@ -109,7 +109,7 @@ def random_probes(count, seed, copies=0):
     for i in range(copies):
         probes[count - 1 - i, :3] = probes[i, 30:33]  # the copy as it is looks like one of the original's views
         long[count - 1 - i, 0] = long[i, 10] ^ np.uint8(1)
-    return Stacked([probes[: count // 3], probes[count // 3 :]]), Stacked([long.reshape(count, -1)])
+    return Rows(probes), Rows(long.reshape(count, -1))
 
 
 @pytest.mark.parametrize("keys_at_once", [10**9, 2_000])
@@ -184,7 +184,7 @@ def test_near_duplicate_documents_are_found():
         changed[100:103] = ["three", "other", "words"]
         texts.append(" ".join(changed))
     signatures = np.stack([documents.signature(text) for text in texts])
-    pairs = documents.similar_pairs(Stacked([signatures[:25], signatures[25:]]))
+    pairs = documents.similar_pairs(Rows(signatures))
     assert pairs.tolist() == [[i, 60 + i] for i in range(10)]
 
 

@@ -21,6 +21,7 @@ from corpus.shards import IndexedShard
 from pipelines import fetch_images
 from pipelines.fetch.ordered import Spool, in_order
 from tests.bad_server import BadServer, jpeg
+from tests.folders import ledger, of_split, split_ids
 
 ROOT = Path(__file__).resolve().parent.parent
 # What each URL of the bad server must be in the ledger: outcome, rule.
@@ -56,14 +57,10 @@ def run(monkeypatch, source, output, *flags):
     return ledger(output)
 
 
-def ledger(output) -> list[dict]:
-    return [row for path in sorted(Path(output).glob("?????.parquet")) for row in pq.read_table(path).to_pylist()]
-
-
 def contents(output) -> dict[str, bytes]:
     """All files of a folder, a manifest without its timing."""
     files = {path.name: path.read_bytes() for path in sorted(Path(output).iterdir()) if path.name[0] != "."}
-    for name in [n for n in files if n[:5].isdigit() and n.endswith(".json")]:
+    for name in [f"{split}.json" for split in split_ids(output)]:
         files[name] = json.dumps(json.loads(files[name]) | {"seconds": 0}).encode()
     return {name: data for name, data in files.items() if not name.startswith("report")}
 
@@ -81,10 +78,10 @@ def test_every_url_gets_its_row_with_the_right_reason(tmp_path, monkeypatch, ser
 def test_samples_hold_the_original_bytes_and_where_they_came_from(tmp_path, monkeypatch, server):
     source = url_list(tmp_path / "in.parquet", [server.url("/ok/3"), server.url("/hop")], similarity=[0.31, 0.29])
     rows = run(monkeypatch, source, tmp_path / "out")
-    shard = IndexedShard(str(tmp_path / "out/00000.tar"))
+    shard = IndexedShard(str(of_split(tmp_path / "out", "tar")))
     first, second = (from_members(shard[i][1]) for i in range(2))
     assert first.images[0].data == jpeg(3) and first.text == "caption 0" and first.scores == {"clip": 0.31}
-    assert (first.width, first.height) == (64, 64) and first.key == "laion-en/00000/000000"
+    assert (first.width, first.height) == (64, 64) and first.key == f"laion-en/{split_ids(tmp_path / 'out')[0]}/000000"
     assert second.source["final_url"] == server.url("/ok/7") and second.source["sha256"] == rows[1]["sha256"]
     assert rows[0]["bytes"] == len(jpeg(3)) and rows[0]["url"] == server.url("/ok/3")
 
@@ -99,14 +96,14 @@ def test_strange_keys_and_strange_bytes_in_answers_stop_nothing(tmp_path, monkey
     keys = ["../../etc/passwd", "laion-en/0/1.jpg", "", None]
     urls = [server.url(path) for path in ("/ok/1", "/weird", "/bytes", "/ok/2")]
     rows = run(monkeypatch, url_list(tmp_path / "in.parquet", urls, sample_key=keys), tmp_path / "out")
-    assert [row["key"] for row in rows] == [f"laion-en/00000/{i:06d}" for i in range(4)]
+    assert [row["key"] for row in rows] == [f"laion-en/{split_ids(tmp_path / 'out')[0]}/{i:06d}" for i in range(4)]
     assert [row["outcome"] for row in rows] == ["kept", "error", "error", "kept"]
 
 
 def test_order_is_that_of_the_input_whatever_answers_first(tmp_path, monkeypatch, server):
     urls = [server.url(f"/slow/{i}" if i % 3 == 0 else f"/ok/{i}") for i in range(60)]
     run(monkeypatch, url_list(tmp_path / "in.parquet", urls), tmp_path / "out")
-    shard = IndexedShard(str(tmp_path / "out/00000.tar"))
+    shard = IndexedShard(str(of_split(tmp_path / "out", "tar")))
     assert [from_members(shard[i][1]).source["row"] for i in range(len(shard))] == list(range(60))
 
 
@@ -147,7 +144,7 @@ def test_max_side_scales_down_and_keeps_the_digest_of_the_original(tmp_path, mon
     plain = run(monkeypatch, source, tmp_path / "plain")[0]
     small = run(monkeypatch, source, tmp_path / "small", "--max-side", "32")[0]
     assert (small["width"], small["height"]) == (32, 32) and small["sha256"] == plain["sha256"]
-    members = IndexedShard(str(tmp_path / "small/00000.tar"))[0][1]
+    members = IndexedShard(str(of_split(tmp_path / "small", "tar")))[0][1]
     assert image_header(members["jpg"]) == ("jpg", 32, 32)
 
 

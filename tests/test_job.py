@@ -9,11 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from corpus.folder import OutputFolder, SettingsDiffer
+from corpus.inputs import fingerprint, names
 from corpus.ledger import BlownFuse, Fuse
 from corpus.readers.slices import Slice, held
 from corpus.records import Sample
-from corpus.splits import Split, fingerprint
+from corpus.splits import Split
 from pipelines.engine import job
+from tests.folders import of_split, split_ids
 
 SCORES = {"length": pa.float64()}
 
@@ -41,7 +43,7 @@ def arguments(folder, *more):
 def run(folder, *more, settings=None, work=clean_lines, **options):
     args = arguments(folder, *more)
     files = job.find_inputs(args.input)
-    splits = [Split(f"{i:05d}", {"url": url}, fingerprint(url)) for i, url in enumerate(files)]
+    splits = [Split(name, {"url": url}, fingerprint(url)) for url, name in names(files).items()]
     return job.run("lines", args, splits, settings or {"rules": {"starts_with_d": {}}}, work, scores=SCORES, **options)
 
 
@@ -67,7 +69,7 @@ def folder(tmp_path):
 def test_every_row_has_one_outcome(folder, capsys):
     counts = run(folder)
     assert (counts.rows, counts.kept, counts.dropped, counts.errors) == (15, 6, {"starts_with_d": 6}, {"odd_line": 3})
-    rows = pq.read_table(folder / "out" / "00001.parquet").to_pylist()
+    rows = pq.read_table(of_split(folder / "out", "parquet", 1)).to_pylist()
     assert [row["outcome"] for row in rows] == ["kept", "dropped", "kept", "dropped", "error"]
     assert rows[1]["length"] == 6.0
     printed = capsys.readouterr().out
@@ -85,9 +87,10 @@ def test_a_second_run_does_nothing_and_a_lost_manifest_is_one_split(folder):
 
     run(folder, work=watched)
     assert done == []
-    os.unlink(folder / "out" / "00001.json")
+    lost = of_split(folder / "out", "json", 1)
+    lost.unlink()
     run(folder, work=watched)
-    assert done == ["00001"]
+    assert done == [lost.stem]
     assert contents(folder / "out") == before
 
 
@@ -123,19 +126,20 @@ def test_a_folder_that_is_not_ours_is_left_alone(folder):
 def test_what_a_killed_run_left_is_swept(folder):
     run(folder)
     before = contents(folder / "out")
-    (folder / "out" / ".00001.tar.deadbeef.tmp").write_bytes(b"half")
-    os.unlink(folder / "out" / "00001.json")
+    lost = of_split(folder / "out", "json", 1)
+    (folder / "out" / f".{lost.stem}.tar.deadbeef.tmp").write_bytes(b"half")
+    lost.unlink()
     run(folder)
     assert contents(folder / "out") == before
 
 
 def test_the_fuse_stops_a_job_whose_rows_all_fail(folder):
     (folder / "in" / "0.txt").write_text("?\n" * 50)
-    with pytest.raises(BlownFuse, match="split 00000.*10 rows failed one after another.*last: '\\?"):
+    with pytest.raises(BlownFuse, match="split 0-.*10 rows failed one after another.*last: '\\?"):
         run(folder, fuse=Fuse(in_a_row=10))
     with pytest.raises(BlownFuse, match="50 of 50 rows failed"):
         run(folder, "--overwrite", fuse=Fuse(in_a_row=1000, share=0.5, least_rows=20))
-    assert not [name for name in OutputFolder(str(folder / "out")).names() if name.startswith("00000")]
+    assert not [name for name in OutputFolder(str(folder / "out")).names() if name.startswith("0-")]
 
 
 def test_a_sample_that_was_not_written_is_noticed(folder):
@@ -161,7 +165,7 @@ def test_an_empty_glob_says_so(folder):
 def test_input_that_went_away_is_noticed(folder):
     run(folder)
     (folder / "in" / "2.txt").unlink()
-    with pytest.raises(job.UserError, match="00002"):
+    with pytest.raises(job.UserError, match="longer has .2-"):
         run(folder)
 
 
@@ -183,6 +187,6 @@ def test_a_full_disk_stops_with_advice_and_keeps_what_is_committed(folder):
         (folder / "in" / "1.txt").write_text("".join(f"k {os.urandom(400).hex()}\n" for _ in range(800)))
         with pytest.raises(SystemExit, match="disk is full.*committed splits are kept"):
             job.main(lambda: run(folder))
-        assert list(OutputFolder(str(out)).manifests()) == ["00000"]
+        assert [name[:2] for name in split_ids(out)] == ["0-"]
     finally:
         os.system(f"umount {out}")

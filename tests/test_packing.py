@@ -71,6 +71,39 @@ def test_best_fit_in_bulk_equals_one_by_one(samples, max_tokens, max_images):
     assert sorted(rooms) == one_by_one(lengths.tolist(), images.tolist(), max_tokens, max_images)
 
 
+COPIES = st.lists(st.tuples(st.integers(1, 64), st.integers(0, 3), st.integers(1, 6)), min_size=1, max_size=40)
+
+
+@given(COPIES, st.integers(64, 300), st.integers(3, 9), st.booleans())
+@settings(max_examples=300, deadline=None)
+def test_copies_never_share_a_pack(samples, max_tokens, max_images, one_image):
+    lengths, images, times = np.array(samples, np.int64).T
+    groups = np.repeat(np.arange(len(samples)), times)
+    lengths, images = np.repeat(lengths, times), np.repeat(np.ones_like(images) if one_image else images, times)
+    order = np.random.default_rng(len(groups)).permutation(len(groups))
+    groups, lengths, images = groups[order], lengths[order], images[order]
+    packs = plan_packs(lengths, images, max_tokens, max_images, groups)
+    check(packs, lengths, images, max_tokens, max_images)
+    assert len(set(zip(packs.tolist(), groups.tolist(), strict=True))) == len(packs)
+    assert (plan_packs(lengths, images, max_tokens, max_images, groups) == packs).all()
+
+
+@pytest.mark.parametrize("originals, most", [(3_000, 1.001), (300, 1.005), (50, 1.03)])
+def test_keeping_copies_apart_costs_next_to_nothing(originals, most):
+    rng = np.random.default_rng(1)
+    lengths = np.tile(np.clip(rng.normal(325, 40, originals).astype(int), 268, 512), 3)
+    groups, images = np.tile(np.arange(originals), 3), np.ones(3 * originals, int)
+    together = plan_packs(lengths, images, 2048, 7)
+    assert len(set(zip(together.tolist(), groups.tolist(), strict=True))) < len(groups)
+    assert plan_packs(lengths, images, 2048, 7, groups).max() + 1 <= most * (together.max() + 1)
+
+
+def test_five_samples_two_hundred_times_are_five_to_a_pack():
+    groups = np.tile(np.arange(5), 200)
+    packs = plan_packs(np.full(1000, 290), np.ones(1000, int), 2048, 7, groups)
+    assert packs.max() + 1 == 200
+
+
 def test_captions_fill_their_packs():
     """258 tokens of image and a text: the case in which best-fit-decreasing wastes one token in twenty."""
     rng = np.random.default_rng(0)

@@ -10,6 +10,7 @@ import pytest
 
 from pipelines import clean_captions, clean_chat, clean_grounding, clean_laion, clean_text, clean_vqa, retune
 from pipelines.engine import job
+from tests.folders import of_split, split_ids
 from tests.published import grit, put_images, run_job
 from tests.test_accounted import captions, dialogues, image_pairs, questions, texts, words
 from tests.test_clean_laion import CAPTION, clean, jpeg, outcomes, read_folder, shard
@@ -59,7 +60,8 @@ def test_the_same_samples_as_a_fresh_run(cleaned):
     text = (Path(retune.__file__).parent.parent / "catalog.yaml").read_text()
     fresh.write_text(text.replace("clip_score: {min: 0.28}         #", "clip_score: {min: 0.33} #"))
     clean(cleaned, cleaned / "*.tar", "--catalog", str(fresh), output="fresh")
-    for name in ("00000.tar", "00001.tar", "00000.idx", "job.json"):
+    first, second = split_ids(cleaned / "fresh")
+    for name in (f"{first}.tar", f"{second}.tar", f"{first}.idx", "job.json"):
         assert (cleaned / "fresh" / name).read_bytes() == (cleaned / "retuned" / name).read_bytes()
 
 
@@ -70,7 +72,7 @@ def test_metadata_folders_too(tmp_path):
     clean(tmp_path, tmp_path / "part.parquet")
     rows, _ = run(tmp_path, "clip_score.min=0.315")
     assert outcomes(rows) == ["clip_score", "kept", "no_text", "image_size"]
-    assert pq.read_table(tmp_path / "retuned" / "00000.urls.parquet")["URL"].to_pylist() == ["u1"]
+    assert pq.read_table(of_split(tmp_path / "retuned", "urls.parquet"))["URL"].to_pylist() == ["u1"]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from corpus.shards import IndexedShard, ShardWriter
 from pipelines import clean_laion, fetch_images, score_clip
 from pipelines.proof.scenes.scene import scene
 from tests.bad_server import reply
+from tests.folders import ledger, of_split
 
 torch = pytest.importorskip("torch")
 FLOOR = 0.45  # of the tiny model
@@ -205,10 +206,6 @@ def run(monkeypatch, job, *flags) -> None:
     job.main()
 
 
-def ledger(folder) -> list[dict]:
-    return [row for path in sorted(Path(folder).glob("?????.parquet")) for row in pq.read_table(path).to_pylist()]
-
-
 def test_score_clip_drops_what_does_not_match(tmp_path, monkeypatch, catalog, shard, tiny):
     flags = ["--input", shard, "--catalog", catalog, "--clip", "tiny"]
     run(monkeypatch, score_clip, *flags, "--dataset", "laion-en", "--output", tmp_path / "scored")
@@ -216,7 +213,7 @@ def test_score_clip_drops_what_does_not_match(tmp_path, monkeypatch, catalog, sh
     dropped = {row["row"] for row in rows if row["rule"] == "clip_score"}
     assert len(rows) == 40 and len(dropped - set(range(0, 40, 4))) <= 1 and len(dropped) >= 7
     assert (rows[7]["outcome"], rows[9]["rule"]) == ("error", "not_a_pair")
-    kept = IndexedShard(str(tmp_path / "scored/00000.tar"))
+    kept = IndexedShard(str(of_split(tmp_path / "scored", "tar")))
     first, row = from_members(kept[0][1]), next(row for row in rows if row["outcome"] == "kept")
     assert first.scores["clip"] == row["clip_score"] >= FLOOR
     run(monkeypatch, score_clip, *flags, "--dataset", "coyo", "--output", tmp_path / "all")
@@ -234,7 +231,8 @@ def test_clean_laion_scores_in_place_and_agrees(tmp_path, monkeypatch, catalog, 
         assert a["clip_score"] == pytest.approx(b["clip_score"], abs=1e-5) and a["outcome"] == b["outcome"]
     assert cleaned[7]["outcome"] == "error" and cleaned[9]["rule"] == "no_text"
     # A shard that was scored before is not scored again: its score is taken.
-    run(monkeypatch, clean_laion, *flags[:4], "--input", tmp_path / "scored/00000.tar", "--output", tmp_path / "second")
+    scored = of_split(tmp_path / "scored", "tar")
+    run(monkeypatch, clean_laion, *flags[:4], "--input", scored, "--output", tmp_path / "second")
     assert {row["outcome"] for row in ledger(tmp_path / "second")} == {"kept"}
 
 

@@ -16,6 +16,7 @@ import fsspec
 import numpy as np
 import pyarrow.parquet as pq
 
+from corpus.inputs import grouped
 from corpus.readers.json_scan import CHUNK, CutJson, scan
 from corpus.readers.rows import BadFile, BadRow
 from corpus.shards import read_shard, sample_keys
@@ -94,9 +95,9 @@ def plan(path: str, rows: int, array: str | None = None) -> list[Slice]:
     return _plan_lines(path, rows, kind)
 
 
-def plan_files(paths: list[str], rows: int) -> list[Slice]:
-    """Group small JSON files of one record each."""
-    return [Slice(tuple(paths[at : at + rows]), "files", row=at) for at in range(0, len(paths), rows)]
+def plan_files(paths: list[str], about: int) -> list[Slice]:
+    """Group small JSON files of one record each, about so many in a slice."""
+    return [Slice(tuple(group), "files") for group in grouped(paths, about)]
 
 
 def plan_arrays(path: str, rows: int, names: tuple[str, ...]) -> list[Slice]:

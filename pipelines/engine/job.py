@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from corpus.bugs import Bug
 from corpus.catalog import CatalogError
-from corpus.folder import VERSION, OutputFolder, SettingsDiffer, digest
+from corpus.folder import VERSION, Manifest, OutputFolder, SettingsDiffer, digest
 from corpus.ledger import BlownFuse, Counts, Fuse
 from corpus.rules import RuleTable
 from corpus.splits import Sink, Split
@@ -37,6 +37,10 @@ def parser(
     )
     if reads_input:
         make.add_argument("--input", nargs="+", required=True, metavar="GLOB_OR_URL", help="input files")
+        make.add_argument(
+            "--by-content", action="store_true",
+            help="tell by its bytes whether an input has changed, not by size and date; reads all before it starts",
+        )  # fmt: skip
     make.add_argument("--output", required=True, metavar="DIR", help="output folder: a local path or an fsspec URL")
     if many_datasets:
         make.add_argument("--dataset", nargs="+", metavar="NAME", help="only these catalog entries; default: all")
@@ -156,11 +160,8 @@ def _divide(
 ) -> tuple[list[Split], list[Counts]]:
     """Return (splits to run, counts of splits that are done)."""
     manifests = folder.manifests()
-    if gone := sorted(manifests.keys() - {split.id for split in splits}):
-        raise UserError(
-            f"{folder.url} holds splits that the input no longer has ({', '.join(gone[:5])}): "
-            "name the whole input again, or another --output"
-        )
+    _remove_superseded(folder, {name: manifests[name] for name in manifests.keys() - {split.id for split in splits}},
+                       {url for split in splits for url in _files_of(split.source)})  # fmt: skip
     done = {
         split.id: manifests[split.id].counts
         for split in splits
@@ -170,6 +171,27 @@ def _divide(
         and manifests[split.id].settings_digest == settings_digest
     }
     return [split for split in splits if split.id not in done], list(done.values())
+
+
+def _remove_superseded(folder: OutputFolder, gone: Mapping[str, Manifest], files: set[str]) -> None:
+    """Remove splits that are planned no more, because their files are now cut otherwise. Refuse to lose any others."""
+    if any(name.isdigit() and any(_files_of(manifest.source)) for name, manifest in gone.items()):
+        raise UserError(
+            f"{folder.url} was made when splits were numbered by their place in the list of inputs; now their names "
+            "come from the input's. It can be read and trained on as it is, but not continued: name another --output, "
+            "or use --overwrite to make it anew."
+        )
+    if lost := sorted(name for name, manifest in gone.items() if not files.issuperset(_files_of(manifest.source))):
+        raise UserError(
+            f"{folder.url} holds splits that the input no longer has ({', '.join(lost[:5])}): "
+            "name the whole input again, or another --output"
+        )
+    folder.remove_splits(gone)
+
+
+def _files_of(source: Mapping) -> Sequence[str]:
+    """Return the input files of a split's source; [""], which no input is, for a job that has none."""
+    return source.get("urls") or source.get("slice", {}).get("paths") or [source.get("url", "")]
 
 
 def _finish(folder: OutputFolder) -> Counts:

@@ -11,9 +11,9 @@ import copy
 import hashlib
 import io
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -48,16 +48,47 @@ def keep_rows(sink: Sink, rows: Sequence[Mapping], schema: pa.Schema) -> None:
         sink.rows(pa.table({"key": table["key"], "row": table["row"], **kept}))
 
 
+@dataclass(frozen=True)
+class Store:
+    """What the first pass found: the `rows` of all splits, one after another, and where those of each split end."""
+
+    rows: np.ndarray
+    ends: dict[str, int]
+
+    def owners(self) -> np.ndarray:
+        """Return the split of each row, as an index into `names`: int64 [n]."""
+        ends = np.fromiter(self.ends.values(), np.int64)
+        return np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))
+
+    def names(self) -> np.ndarray:
+        """Return the ids of the splits, in order."""
+        return np.array(list(self.ends), str)
+
+    def cut(self, rows: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield (id of a split, its part) of an array that has a place for every row."""
+        yield from zip(self.ends, np.split(rows, list(self.ends.values())[:-1]), strict=True)
+
+    def parts(self) -> list[np.ndarray]:
+        """Return the rows of each split, in order."""
+        return [part for _, part in self.cut(self.rows)]
+
+
 @contextmanager
-def stored(folder: OutputFolder, make: Callable[[pa.Table], np.ndarray]) -> Iterator[list[np.ndarray]]:
-    """Yield `make(table of a split)` for every split in order, as memory maps of temporary files."""
-    with tempfile.TemporaryDirectory(prefix="first-pass-") as temporary:
-        arrays = []
-        for split in sorted(folder.manifests()):
-            path = Path(temporary) / f"{split}.npy"
-            np.save(path, make(_table(folder, split)))
-            arrays.append(np.load(path, mmap_mode="r"))
-        yield arrays
+def stored(
+    folder: OutputFolder, splits: Sequence[Split], make: Callable[[str, pa.Table], np.ndarray]
+) -> Iterator[Store]:
+    """Yield `make(id, table)` of every split, in the order of `splits`: joined, one memory map of a temporary file."""
+    ends, kind = [], None
+    with tempfile.TemporaryFile(prefix="first-pass-") as file:
+        for split in splits:
+            array = make(split.id, _table(folder, split.id))
+            kind = kind or (array.dtype, array.shape[1:])
+            file.write(np.ascontiguousarray(array))
+            ends.append((ends[-1] if ends else 0) + len(array))
+        file.flush()
+        shape = (ends[-1] if ends else 0, *(kind[1] if kind else ()))
+        rows = np.memmap(file, kind[0], "r", shape=shape) if shape[0] else np.zeros(shape, kind and kind[0])
+        yield Store(rows, dict(zip((split.id for split in splits), ends, strict=True)))
 
 
 def _table(folder: OutputFolder, split: str) -> pa.Table:
@@ -65,17 +96,22 @@ def _table(folder: OutputFolder, split: str) -> pa.Table:
         return pq.read_table(file)
 
 
-def decided(folder: OutputFolder, splits: Sequence[Split], decisions: Sequence[np.ndarray]) -> list[Split]:
-    """Write each split's decision into the first pass's folder, and return the splits of the second pass."""
-    result = []
-    for split, decision in zip(splits, decisions, strict=True):
-        buffer = io.BytesIO()
+def decided(folder: OutputFolder, splits: Sequence[Split], decisions: Iterable[tuple[str, np.ndarray]]) -> list[Split]:
+    """Write each split's decision into the first pass's folder, and return the splits of the second pass.
+
+    `decisions` are (id of a split, its decision), one of every split in any order.
+    """
+    by_id, result = {split.id: split for split in splits}, {}
+    for name, decision in decisions:
+        split, buffer = by_id.pop(name), io.BytesIO()
         np.save(buffer, decision)
         data = buffer.getvalue()
         folder.write(f"{split.id}.npy", data)
         mark = split.fingerprint | {"decision": hashlib.sha256(data).hexdigest()}
-        result.append(replace(split, fingerprint=mark))
-    return result
+        result[name] = replace(split, fingerprint=mark)
+    if by_id:
+        raise AssertionError(f"{len(by_id)} splits were not decided on, such as {min(by_id)}")
+    return [result[split.id] for split in splits]
 
 
 def decision_of(split: Split, folder: str) -> np.ndarray:

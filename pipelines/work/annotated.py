@@ -2,8 +2,8 @@
 
 import argparse
 import functools
-import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -13,12 +13,14 @@ import pyarrow as pa
 
 from cleaners.boxes import WrongConvention
 from corpus.catalog import Dataset
+from corpus.folder import digest
+from corpus.inputs import fingerprint, names
 from corpus.readers.exclude import Excluded, load_excluded
 from corpus.readers.images import open_images
 from corpus.readers.rows import BadFile, BadRow, ImageRef
 from corpus.readers.slices import Slice, held
 from corpus.records import BadImage, EncodedImage, decode_image, image_header
-from corpus.splits import Sink, Split, fingerprint
+from corpus.splits import Sink, Split
 from corpus.verdicts import Lost, dropped
 from pipelines.engine import job
 from pipelines.work.datasets import JOBS, rule_settings, rules_of
@@ -51,7 +53,7 @@ def add_split_flag(parser: argparse.ArgumentParser) -> None:
 
 def image_settings(args: argparse.Namespace) -> dict:
     """Return what the image flags add to a job's settings; lists count by their content."""
-    lists = [fingerprint(path) for path in excluded_lists(args)]
+    lists = [fingerprint(path, by_content=True) for path in excluded_lists(args)]
     return {
         "images": _absolute(args.images),
         "exclude": lists,
@@ -83,21 +85,25 @@ def as_work(function: Callable, *, limit: int | None, **options) -> Callable:
     return work
 
 
-def as_splits(slices: Iterable[Slice], beside: Sequence[str] = ()) -> list[Split]:
-    """Number slices as splits; what they are read from, the files beside them included, is their fingerprint."""
-    identify = functools.cache(fingerprint)
-    splits = []
-    for number, piece in enumerate(slices):
-        files = [identify(path) for path in piece.paths] if len(piece.paths) == 1 else _together(piece.paths, identify)
+def as_splits(args: argparse.Namespace, slices: Iterable[Slice], beside: Sequence[str] = ()) -> list[Split]:
+    """Make slices splits, named after their file (many in one: the first) and their number in it.
+
+    What they are read from, the files beside them included, is their fingerprint.
+    """
+    slices = list(slices)
+    identify = functools.cache(functools.partial(fingerprint, by_content=args.by_content))
+    name_of, number, splits = names(piece.paths[0] for piece in slices), Counter(), []
+    beside_marks = [identify(path) for path in beside]
+    for piece in slices:
+        url = piece.paths[0]
+        files = [identify(path) for path in piece.paths]
         place = {"format": piece.format, "start": piece.start, "stop": piece.stop}
-        marks = {"files": files, "beside": [identify(path) for path in beside], **place}
-        source = {"url": piece.paths[0], "slice": asdict(piece), "beside": list(beside)}
-        splits.append(Split(f"{number:05d}", source, marks))
+        marks = {"files": files if len(files) == 1 else digest(files), "beside": beside_marks, **place}
+        source = {"url": url, "slice": asdict(piece), "beside": list(beside)}
+        whole = piece.format in ("tar", "files", "document")
+        splits.append(Split(name_of[url] if whole else f"{name_of[url]}-{number[url]:05d}", source, marks))
+        number[url] += 1
     return splits
-
-
-def _together(paths: Sequence[str], identify: Callable) -> str:
-    return hashlib.sha256("".join(identify(path)["sha256_of_blocks"] for path in paths).encode()).hexdigest()
 
 
 def slice_of(split: Split) -> Slice:

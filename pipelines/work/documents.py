@@ -15,9 +15,10 @@ import fsspec
 import numpy as np
 
 from corpus.bugs import raise_ours
-from corpus.splits import Split, fingerprint
+from corpus.inputs import fingerprint, grouped, names
+from corpus.splits import Split
 
-FILES_PER_SPLIT = 64  # of loose files; a fixed number, so that splits do not depend on the workers
+FILES_PER_SPLIT = 64  # of loose files, about
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".warc", ".warc.gz")
 
 
@@ -49,24 +50,14 @@ HTML = Kind(
 )  # fmt: skip
 
 
-def plan(inputs: Iterable[str]) -> Iterator[Split]:
-    """Yield one split per archive and one per FILES_PER_SPLIT loose files, numbered in the order of the input."""
-    number, loose = 0, []
-    for url in inputs:
-        if not url.lower().endswith(ARCHIVES):
-            loose.append(url)
-        if loose and (len(loose) == FILES_PER_SPLIT or url != loose[-1]):
-            yield _split(number, loose)
-            number, loose = number + 1, []
-        if url.lower().endswith(ARCHIVES):
-            yield _split(number, [url])
-            number += 1
-    if loose:
-        yield _split(number, loose)
-
-
-def _split(number: int, urls: list[str]) -> Split:
-    return Split(f"{number:05d}", {"url": urls[0], "urls": urls}, {"files": [fingerprint(url) for url in urls]})
+def plan(inputs: Iterable[str], by_content: bool = False) -> Iterator[Split]:
+    """Yield one split per archive and one per group of some FILES_PER_SPLIT loose files, named after its first."""
+    name_of = names(inputs)
+    loose = [url for url in name_of if not url.lower().endswith(ARCHIVES)]
+    archives = [[url] for url in name_of if url.lower().endswith(ARCHIVES)]
+    for urls in (*archives, *grouped(loose, FILES_PER_SPLIT)):
+        marks = {"files": [fingerprint(url, by_content=by_content) for url in urls]}
+        yield Split(name_of[urls[0]], {"url": urls[0], "urls": urls}, marks)
 
 
 def read(urls: Iterable[str], kind: Kind) -> Iterator[Document]:

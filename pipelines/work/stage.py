@@ -54,6 +54,7 @@ class Candidate:
     """A tokenised sample that waits to be packed; `place` says where its images lie: (slice, index in its shard)."""
 
     key: str
+    of: str  # the key without the copy's number: copies never share a pack
     row: int
     dataset: str
     place: tuple[int, int]
@@ -95,40 +96,37 @@ class _Builder:
             raise ValueError(f"tokenizer {recipe.tokenizer} changed while the job ran: start again")
 
     def read(self, number: int, piece: dict, row: int) -> int:
-        """Read the chosen samples of one slice; return the row after its last."""
+        """Read the chosen samples of one slice, or copies of them; return the row after its last."""
         keys = _kept_keys(piece["folder"], piece["split"])[piece["start"] : piece["stop"]][: self._recipe.limit]
         shard = IndexedShard(f"{piece['folder']}/{piece['split']}.tar")
         self._shards.append(shard)
         places = positions(keys, self._task, self._recipe.seed)
-        times = copies(places, piece["weight"])
-        self._leave_out(keys, row, places, times, piece)
-        for i in np.flatnonzero(times).tolist():
-            self._take(_Row(keys[i], row + i, piece["dataset"], (number, piece["start"] + i)), int(times[i]), shard)
+        chosen = copies(places, piece["weight"]) > piece["copy"]
+        mark = f"-x{piece['copy']}" if piece["copy"] else ""
+        self._leave_out(keys, mark, row, places, np.flatnonzero(~chosen), piece)
+        for i in np.flatnonzero(chosen).tolist():
+            self._take(_Row(keys[i], mark, row + i, piece["dataset"], (number, piece["start"] + i)), shard)
         return row + len(keys)
 
-    def _leave_out(self, keys: list[str], row: int, places: np.ndarray, times: np.ndarray, piece: dict) -> None:
-        out = np.flatnonzero(times == 0)
-        count = len(out)
+    def _leave_out(self, keys: list[str], mark: str, row: int, places: np.ndarray, out: np.ndarray, piece) -> None:
+        count, threshold = len(out), piece["weight"] - piece["copy"]
         columns = {
-            "key": [keys[i] for i in out], "row": row + out, "outcome": [DROPPED] * count, "rule": ["mixture"] * count,
-            "value": places[out], "threshold": [piece["weight"]] * count, "dataset": [piece["dataset"]] * count,
+            "key": [keys[i] + mark for i in out], "row": row + out, "outcome": [DROPPED] * count,
+            "rule": ["mixture"] * count, "value": places[out], "threshold": [threshold] * count,
+            "dataset": [piece["dataset"]] * count,
         }  # fmt: skip
         if count:
             self._sink.rows(pa.table(columns))
 
-    def _take(self, row: "_Row", times: int, shard: IndexedShard) -> None:
-        keys = [f"{row.key}-x{copy}" if copy else row.key for copy in range(times)]
+    def _take(self, row: "_Row", shard: IndexedShard) -> None:
         try:
             made = list(self._make(_read_sample(shard, row)))
         except BadSample as error:
-            self._sink.splits(row.row, times)
-            for key in keys:
-                self._sink.error(key, row.row, error.kind, error.detail, dataset=row.dataset)
+            self._sink.error(row.key + row.mark, row.row, error.kind, error.detail, dataset=row.dataset)
             return
-        self._sink.splits(row.row, times * len(made))
+        self._sink.splits(row.row, len(made))
         for suffix, result, shapes_dropped in made:
-            for key in keys:
-                self._settle(key + suffix, row, result, shapes_dropped)
+            self._settle(row, suffix, result, shapes_dropped)
 
     def _make(self, sample: Sample) -> Iterator[tuple[str, Encoded | Unfit, int]]:
         """Yield (key suffix, tokens or why not, shapes dropped) for the samples that a cleaned one becomes."""
@@ -147,10 +145,11 @@ class _Builder:
                 else:
                     yield result.suffix, self._encoder.encode(result.pieces), result.shapes_dropped
 
-    def _settle(self, key: str, row: "_Row", result: Encoded | Unfit, shapes_dropped: int) -> None:
+    def _settle(self, row: "_Row", suffix: str, result: Encoded | Unfit, shapes_dropped: int) -> None:
+        key, of = row.key + row.mark + suffix, row.key + suffix
         unfit = result if isinstance(result, Unfit) else self._too_large(result)
         if unfit is None:
-            self._candidates.append(Candidate(key, row.row, row.dataset, row.place, result, shapes_dropped))
+            self._candidates.append(Candidate(key, of, row.row, row.dataset, row.place, result, shapes_dropped))
         else:
             columns = {"value": unfit.value, "threshold": unfit.threshold, "detail": unfit.detail or None}
             self._sink.drop(key, row.row, unfit.rule, dataset=row.dataset, **columns)
@@ -166,7 +165,8 @@ class _Builder:
         """Plan the packs and write them with their ledger rows, in the order of the packs."""
         lengths = np.array([len(c.encoded.tokens) for c in self._candidates], np.int64)
         images = np.array([len(c.encoded.images) for c in self._candidates], np.int64)
-        plan = plan_packs(lengths, images, self._recipe.max_tokens, self._recipe.max_images)
+        _, groups = np.unique([c.of for c in self._candidates], return_inverse=True)
+        plan = plan_packs(lengths, images, self._recipe.max_tokens, self._recipe.max_images, groups)
         order = np.argsort(plan, kind="stable")
         rows = []
         for number, members in enumerate(np.split(order, np.flatnonzero(np.diff(plan[order])) + 1)):
@@ -202,6 +202,7 @@ class _Builder:
 @dataclass(slots=True)
 class _Row:
     key: str
+    mark: str  # -x1, -x2, ... of a copy
     row: int
     dataset: str
     place: tuple[int, int]

@@ -3,10 +3,12 @@
 import io
 import json
 import random
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -40,7 +42,6 @@ from pipelines import (
 from pipelines.fetch import run as fetch_run
 from pipelines.work import annotated, stage
 from renderers.browsers import find_browser
-from synth_ocr import fonts
 from tests.cleaned import sample, write_cleaned
 from tests.published import jpeg, put_images, put_json, refcoco, run_job
 from tests.test_clean_laion import CAPTION, shard, url_table
@@ -127,14 +128,16 @@ def pages(tmp_path):
 
 
 def ocr(tmp_path):
-    if missing := [face for face in fonts.read_manifest() if not Path(face.file).is_file()]:
-        pytest.skip(f"fonts are not installed: {missing[0].file}")
+    shutil.copy(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), tmp_path)
+    rows = "face,language,package,licence,file,companion", "DejaVu Sans Book,en,,,DejaVuSans.ttf,"
+    (tmp_path / "faces.csv").write_text("\n".join(rows) + "\n")
+    faces = "--fonts", tmp_path / "faces.csv", "--font-dir", tmp_path
     small = {"canvas": {"short_side": [240, 320]}, "page": {"short_side": [200, 320]}}
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/broken.jpg").write_bytes(jpeg(0)[:200])
     (tmp_path / "photos/good.jpg").write_bytes(jpeg(0, width=40, height=30))
     settings = put_json(tmp_path / "small.json", small)
-    return "--language", "en", "--count", 5, "--settings", settings, "--backgrounds", tmp_path / "photos"
+    return "--language", "en", "--count", 5, "--settings", settings, "--backgrounds", tmp_path / "photos", *faces
 
 
 def scenes(tmp_path):

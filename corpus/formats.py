@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from corpus import verdicts
 from corpus.geometry import normalise_box, normalise_quad
 from corpus.pieces import IMAGE, SPECIAL, TEXT, Piece
 from corpus.records import Sample
@@ -17,31 +18,29 @@ from corpus.tokens import (
     REF,
     REF_END,
 )  # fmt: skip
+from corpus.verdicts import Lost
 
 LANGUAGES = {"en": "English", "zh": "Chinese"}
 ROLES = ("system", "user", "assistant")
 MAX_REGIONS = 64  # of one image that become samples of their own; one image must not flood a stage
 
 
-class Unfit(Exception):
-    """A sample that a format cannot show. `rule`, `value`, `threshold` go into the ledger as those of a drop.
-
-    `suffix` is that of the Formatted it stands for.
-    """
+class Unfit(Lost):
+    """A sample that a format cannot show: dropped by a rule. `suffix` is that of the Formatted it stands for."""
 
     suffix = ""
 
-    def __init__(self, rule: str, value: float | None = None, threshold: float | None = None, detail: str = ""):
-        super().__init__(rule, value, threshold, detail)
-        self.rule, self.value, self.threshold, self.detail = rule, value, threshold, detail
+    def __init__(
+        self, rule: str, value: float | None = None, threshold: float | None = None, detail: str | None = None
+    ):
+        super().__init__(dropped(rule, value, threshold, detail))
 
 
-class BadSample(Exception):
-    """A sample that is not what its task requires. `kind` is the ledger's error kind."""
+class BadSample(Lost):
+    """A sample that is not what its task requires: an error."""
 
     def __init__(self, kind: str, detail: str):
-        super().__init__(kind, detail)
-        self.kind, self.detail = kind, detail
+        super().__init__(verdicts.failed(kind, detail))
 
 
 @dataclass(slots=True)

@@ -202,7 +202,7 @@ BAD_BOXES = [
 @pytest.mark.parametrize("task", ["grounded_caption", "referring", "region_caption"])
 def test_bad_boxes_are_dropped_with_a_reason(task, box):
     results = format_sample(make(task, text="a cat", annotations=regions(("cat", [2, 5], [box]))), task)
-    assert [type(r) for r in results] == [Unfit] and results[0].rule == "no_valid_box"
+    assert [type(r) for r in results] == [Unfit] and results[0].kind == "no_valid_box"
 
 
 def test_a_bad_box_costs_only_itself():
@@ -227,7 +227,7 @@ def test_ten_thousand_regions():
     results = format_sample(make("referring", annotations=notes), "referring")
     assert len(results) == 10_000 == len({r.suffix for r in results})
     assert sum(isinstance(r, Formatted) for r in results) == MAX_REGIONS
-    assert {r.rule for r in results if isinstance(r, Unfit)} == {"too_many_regions"}
+    assert {r.kind for r in results if isinstance(r, Unfit)} == {"too_many_regions"}
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_ten_thousand_regions():
     ],
 )
 def test_what_cannot_be_shown_is_dropped(task, fields, rule):
-    assert [r.rule for r in format_sample(make(task, **fields), task)] == [rule]
+    assert [r.kind for r in format_sample(make(task, **fields), task)] == [rule]
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from corpus.verdicts import Lost
 from pipelines.fetch import answers as http_answers
 from pipelines.fetch import client as http_client
 from pipelines.fetch import guard as net_guard
-from pipelines.fetch.answers import ROBOTS, FetchError, forbidding_directive, retry_after
+from pipelines.fetch.answers import ROBOTS, forbidding_directive, retry_after
 from pipelines.fetch.client import Client, Limits
 from pipelines.fetch.guard import DnsCache, ForbiddenAddress, GuardedResolver, why_forbidden
 from tests.bad_server import BadServer, jpeg
@@ -70,7 +71,7 @@ EXPECTED = {
 def test_bad_answers_end_in_time_with_their_reason(server, path):
     started = time.monotonic()
     (answer,) = fetch(server.url(path))
-    assert isinstance(answer, FetchError) and answer.kind == EXPECTED[path], answer
+    assert isinstance(answer, Lost) and answer.kind == EXPECTED[path], answer
     assert time.monotonic() - started < 5
 
 
@@ -147,7 +148,7 @@ def test_no_spelling_of_this_machine_is_ever_asked(only_public_allowed):
         (works,) = fetch(public.url("/ok/1"), limits=Limits())
     assert works.data == jpeg(1)
     for spelling, answer in [*zip(SPELLINGS, direct, strict=True), *zip(SPELLINGS, redirected, strict=True)]:
-        assert isinstance(answer, FetchError), spelling
+        assert isinstance(answer, Lost), spelling
         assert answer.kind in ("forbidden_address", "bad_url", "dns_failed"), (spelling, answer.kind, str(answer))
     assert sum(answer.kind == "forbidden_address" for answer in direct) >= 15
     assert forbidden.connections == 0
@@ -281,7 +282,7 @@ def test_retry_after():
 def test_any_text_is_a_checked_url_or_a_bad_one(text, start):
     try:
         url = http_client.checked_url(start + text, False)
-    except FetchError as error:
+    except Lost as error:
         assert error.kind in ("bad_url", "forbidden_address")
     else:
         assert url.scheme in ("http", "https") and url.host and url.user is None

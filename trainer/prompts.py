@@ -69,9 +69,9 @@ def _format(sample: Sample) -> list[Piece]:
     try:
         (made,) = format_sample(sample, sample.task)
     except BadSample as error:
-        raise BadPrompt(error.detail) from None
+        raise BadPrompt(str(error)) from None
     if isinstance(made, Unfit):
-        raise BadPrompt(f"{sample.task}: {made.rule.replace('_', ' ')} {made.detail}".strip())
+        raise BadPrompt(f"{sample.task}: {made.kind.replace('_', ' ')} {made}".strip())
     return made.pieces
 
 

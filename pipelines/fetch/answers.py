@@ -6,17 +6,19 @@ from email.utils import parsedate_to_datetime
 
 import aiohttp
 
+from corpus.verdicts import Lost, failed
+
 ROBOTS = ("noai", "noimageai", "noindex", "noimageindex")
 AGENT = "gristmill"  # the name by which an X-Robots-Tag header may address this crawler
 _CHUNK = 1 << 16
 
 
-class FetchError(Exception):
-    """A URL gave no answer that may be kept. `kind` is a slug for the ledger; `retry`: worth another attempt."""
+class FetchError(Lost):
+    """A URL gave no answer that may be kept: an error of `kind`. `retry`: worth another attempt, after `wait` s."""
 
     def __init__(self, kind: str, detail: str, *, retry: bool = False, wait: float | None = None):
-        super().__init__(detail.encode("utf-8", "replace").decode())  # servers send bytes that are no text
-        self.kind, self.retry, self.wait = kind, retry, wait
+        super().__init__(failed(kind, detail.encode("utf-8", "replace").decode()))  # servers send what is no text
+        self.retry, self.wait = retry, wait
 
 
 async def read_body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:

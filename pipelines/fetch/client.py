@@ -17,6 +17,7 @@ from functools import partial
 import aiohttp
 from yarl import URL
 
+from corpus.verdicts import Lost, dropped
 from pipelines.fetch.answers import AGENT, ROBOTS, FetchError, forbidding_directive, read_body, retry_after
 from pipelines.fetch.guard import (
     DnsCache,
@@ -67,7 +68,7 @@ class _Host:
 
 @dataclass
 class Client:
-    """`async with Client(limits, dns) as client: answer = await client.fetch(url)`; raises FetchError.
+    """`async with Client(limits, dns) as client: answer = await client.fetch(url)`; raises Lost.
 
     `given_up(host)` is asked before every request; when it says so, the URL fails as `host_unavailable`.
     """
@@ -97,7 +98,7 @@ class Client:
         await self._resolver.close()
 
     async def fetch(self, url: str) -> Answer:
-        """Get a URL: follow redirects, retry what may pass. Raises FetchError."""
+        """Get a URL: follow redirects, retry what may pass. Raises Lost: FetchError, or the rule x_robots_tag."""
         attempt = 0
         while True:
             try:
@@ -159,14 +160,14 @@ class Client:
                 self._session.get(url, allow_redirects=False) as response,
             ):
                 return await self._judge(response, host)
-        except FetchError:
+        except Lost:
             raise
         except Exception as error:
             raise _explain(error, self.limits) from None
 
     async def _judge(self, response: aiohttp.ClientResponse, host: _Host) -> bytes | URL:
         if found := forbidding_directive(response.headers.getall("X-Robots-Tag", []), self.limits.robots):
-            raise FetchError("x_robots_tag", found)
+            raise Lost(dropped("x_robots_tag", detail=found))
         if response.status in _REDIRECTS:
             return _redirect(response)
         if response.status != 200:

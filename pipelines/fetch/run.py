@@ -19,10 +19,10 @@ from corpus.ledger import ERROR, KEPT, BlownFuse
 from corpus.readers.rows import BadRow
 from corpus.readers.slices import Slice
 from corpus.readers.urls import UrlRow, held_urls, read_urls
-from corpus.records import BadImage, EncodedImage, Sample, decode_image, from_members, image_header
+from corpus.records import EncodedImage, Sample, decode_image, from_members, image_header
 from corpus.shards import IndexedShard
 from corpus.splits import Sink, Split
-from pipelines.fetch.answers import FetchError
+from corpus.verdicts import Lost, Verdict, failed
 from pipelines.fetch.client import Client, Limits
 from pipelines.fetch.guard import DnsCache
 from pipelines.fetch.ordered import Spool, in_order
@@ -46,14 +46,6 @@ class Fetched:
     digest: str
     size: int
     url: str
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """Why there is no image: an error kind, or the rule x_robots_tag."""
-
-    kind: str
-    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,17 +122,17 @@ class FetchRun:
         finally:
             self._spool.close()
 
-    async def _fetch_row(self, client: Client, item: tuple[int, UrlRow | BadRow]) -> Fetched | Failed | Earlier:
+    async def _fetch_row(self, client: Client, item: tuple[int, UrlRow | BadRow]) -> Fetched | Verdict | Earlier:
         row, record = item
         if self._settled and (earlier := self._settled.get(row)):
             return earlier
         if isinstance(record, BadRow):
-            return Failed(record.kind, record.detail)
+            return failed(record.kind, record.detail)
         try:
             answer = await client.fetch(record.url)
             return await self._examine(answer.data, answer.url)
-        except (FetchError, BadImage) as error:
-            return Failed(error.kind, str(error))
+        except Lost as lost:
+            return lost.verdict
 
     async def _examine(self, data: bytes, url: str) -> Fetched:
         """Look at the bytes, never at the name or the declared type. Raises BadImage."""
@@ -151,7 +143,7 @@ class FetchRun:
             ext = "jpg"
         return Fetched(self._spool.put(data), ext, width, height, digest, size, url)
 
-    def _record(self, row: int, record: UrlRow | BadRow, result: Fetched | Failed | Earlier) -> None:
+    def _record(self, row: int, record: UrlRow | BadRow, result: Fetched | Verdict | Earlier) -> None:
         if isinstance(result, Earlier):
             self._copy(result)
             return
@@ -165,8 +157,7 @@ class FetchRun:
         if isinstance(record, UrlRow):
             result = self._judge_host(_host(record.url), result)
             about["text_before"] = record.text
-        refuse = self._sink.drop if result.kind == "x_robots_tag" else self._sink.error
-        refuse(key, row, result.kind, detail=result.detail, **about)
+        self._sink.lose(key, row, result, **about)
 
     def _sample(self, key: str, row: int, record: UrlRow, result: Fetched) -> Sample:
         source = {"url": record.url, "row": row, "sha256": result.digest}
@@ -191,24 +182,24 @@ class FetchRun:
         self._failures.pop(host, None)
         self._lost.clear()
 
-    def _judge_host(self, host: str, failed: Failed) -> Failed:
+    def _judge_host(self, host: str, verdict: Verdict) -> Verdict:
         """Count a host's failures in the order of the rows, so that the ledger does not depend on timing."""
-        if failed.kind in ("bad_url", "forbidden_address"):  # nobody was asked
-            return failed
-        if failed.kind not in _HOST_IS_DOWN:
+        if verdict.rule in ("bad_url", "forbidden_address"):  # nobody was asked
+            return verdict
+        if verdict.rule not in _HOST_IS_DOWN:
             self._heard_from(host)
-            return failed
-        if failed.kind in _UNREACHABLE:
+            return verdict
+        if verdict.rule in _UNREACHABLE:
             self._lost.add(host)
             if len(self._lost) >= LOST_HOSTS and not self._settled:
                 why = f"{LOST_HOSTS} hosts one after another are out of reach; is there a network?"
-                raise BlownFuse(f"{why} Last: {failed.detail}")
-        elif failed.kind != "host_unavailable":
+                raise BlownFuse(f"{why} Last: {verdict.detail}")
+        elif verdict.rule != "host_unavailable":
             self._lost.clear()
         self._failures[host] += 1
         if self._failures[host] <= HOST_FAILURES:
-            return failed
-        return Failed("host_unavailable", f"{host} failed {HOST_FAILURES} times in a row and was not asked again")
+            return verdict
+        return failed("host_unavailable", f"{host} failed {HOST_FAILURES} times in a row and was not asked again")
 
 
 def _host(url: str) -> str:

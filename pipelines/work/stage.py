@@ -122,7 +122,7 @@ class _Builder:
         try:
             made = list(self._make(_read_sample(shard, row)))
         except BadSample as error:
-            self._sink.error(row.key + row.mark, row.row, error.kind, error.detail, dataset=row.dataset)
+            self._sink.lose(row.key + row.mark, row.row, error.verdict, dataset=row.dataset)
             return
         self._sink.splits(row.row, len(made))
         for suffix, result, shapes_dropped in made:
@@ -151,8 +151,7 @@ class _Builder:
         if unfit is None:
             self._candidates.append(Candidate(key, of, row.row, row.dataset, row.place, result, shapes_dropped))
         else:
-            columns = {"value": unfit.value, "threshold": unfit.threshold, "detail": unfit.detail or None}
-            self._sink.drop(key, row.row, unfit.rule, dataset=row.dataset, **columns)
+            self._sink.lose(key, row.row, unfit.verdict, dataset=row.dataset)
 
     def _too_large(self, encoded: Encoded) -> Unfit | None:
         if len(encoded.images) > self._recipe.max_images:

@@ -30,10 +30,8 @@ class Unfit(Lost):
 
     suffix = ""
 
-    def __init__(
-        self, rule: str, value: float | None = None, threshold: float | None = None, detail: str | None = None
-    ):
-        super().__init__(dropped(rule, value, threshold, detail))
+    def __init__(self, rule: str, value: float | None = None, threshold: float | None = None, detail: str = ""):
+        super().__init__(verdicts.dropped(rule, value, threshold, detail or None))
 
 
 class BadSample(Lost):

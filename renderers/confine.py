@@ -76,7 +76,19 @@ def drop_network() -> bool:
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     if _libc.unshare(_CLONE_NEWNET) == 0:
         return True
-    return _libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) == 0
+    user, group = os.geteuid(), os.getegid()
+    if _libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) != 0:
+        return False
+    # Who is nobody in their own namespace may not open another one, and Chromium's sandbox is made of them.
+    for name, text in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
+        with open(f"/proc/self/{name}", "w") as file:
+            file.write(text)
+    return True
+
+
+def may_open_namespaces() -> bool:
+    """Tell whether the system lets this process open a user namespace; the process is in it from then on."""
+    return _libc.unshare(_CLONE_NEWUSER) == 0
 
 
 def limit_process(memory: int) -> None:

@@ -119,7 +119,11 @@ def _signal_by_descriptor(answers: int, parent: int) -> None:
 
 
 def _send_descriptor(answers: int) -> None:
-    socket.send_fds(socket.socket(fileno=os.dup(answers)), [b""], [answers])
+    try:
+        _checked(_libc.sendmsg(answers, None, 0))
+    except OSError as error:
+        if error.errno != errno.EFAULT:  # let in, with no message
+            raise
 
 
 def _stat(path: str) -> None:

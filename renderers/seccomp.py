@@ -59,7 +59,6 @@ def _conditions(pid: int) -> dict[str, list[tuple[int, int, int, bool]]]:
         "mmap": [(2, _ANY_BIT, _PROT_EXEC, False)],
         "mprotect": [(2, _ANY_BIT, _PROT_EXEC, False)],
         "sendto": [(5, _EQUAL, 0, True)],  # no address: to the other end of the socket alone
-        "recvfrom": [(5, _EQUAL, 0, True)],
         "clock_gettime": [(0, _AT_LEAST, _NAMED_CLOCKS, False)],  # the rest are clocks of other processes
         "prlimit64": [(0, _EQUAL, 0, True), (1, _EQUAL, _RLIMIT_CPU, True)],  # its own, renewed for every page
         "tgkill": [(0, _EQUAL, pid, True), (2, _EQUAL, _SIGABRT, True)],

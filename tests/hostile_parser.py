@@ -77,8 +77,9 @@ def _thread() -> None:
     started.join()
 
 
-def _map(protection: int) -> int:
-    where = _libc.mmap(None, ctypes.c_size_t(4096), protection, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
+def _map(protection: int, file: int = -1) -> int:
+    flags = mmap.MAP_PRIVATE | (mmap.MAP_ANONYMOUS if file < 0 else 0)
+    where = _libc.mmap(None, ctypes.c_size_t(4096), protection, flags, file, 0)
     if where == ctypes.c_void_p(-1).value:
         raise OSError(ctypes.get_errno(), "mmap")
     return where
@@ -142,6 +143,7 @@ def attempts(play: dict) -> dict:
     return {
         "read a file of the system": partial(open, "/etc/passwd"),
         "read a file of the job": partial(open, path("read")),
+        "read a file left open (mmap)": partial(_map, mmap.PROT_READ, LEFT_OPEN),
         "list a folder": partial(os.listdir, "/"),
         "ask whether a file exists (stat)": partial(_stat, path("read")),
         "ask whether a file exists (statx)": lambda: _call(
@@ -186,6 +188,7 @@ def attempts(play: dict) -> dict:
         "change the job's limits": lambda: resource.prlimit(
             parent, resource.RLIMIT_CORE, resource.prlimit(parent, resource.RLIMIT_CORE)
         ),
+        "set a limit of its own": lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0)),
         "lift its own memory limit": lambda: resource.setrlimit(resource.RLIMIT_AS, (-1, -1)),
         "lift its own file limit": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1)),
         "ignore the end of its CPU time": lambda: signal.signal(signal.SIGXCPU, signal.SIG_IGN),
@@ -232,6 +235,9 @@ def open_pdf(data: bytes):
     play = json.loads(data)
     if "abort" in play:
         os.abort()
+    if "say" in play:
+        raw = bytes.fromhex(play["say"])
+        _checked(_libc.send(ANSWERS, raw, ctypes.c_size_t(len(raw)), 0))
     while "spin" in play:
         continue
     tried = attempts(play | {"answers": ANSWERS})
@@ -242,6 +248,6 @@ def open_pdf(data: bytes):
 if __name__ == "__main__":
     import sys
 
-    ANSWERS = int(sys.argv[1])
+    ANSWERS, LEFT_OPEN = int(sys.argv[1]), os.open(__file__, os.O_RDONLY)
     pdf_worker.open_pdf = open_pdf
     pdf_worker.main()

@@ -4,10 +4,13 @@ import json
 import os
 import re
 import socket
+import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pymupdf
 import pytest
 
@@ -64,7 +67,7 @@ def outcomes(play: dict, sandbox: bool = True) -> dict[str, str]:
 def test_a_captured_parser_can_do_nothing_but_compute_and_answer(play):
     before = sorted(os.listdir(play["folder"]))
     found = outcomes(play)
-    assert len(found) > 60
+    assert len(found) == 69
     assert [name for name, outcome in found.items() if outcome == "done"] == []
     assert sorted(os.listdir(play["folder"])) == before
     assert {Path(play["folder"], name).read_text() for name in FILES} == {"data"}
@@ -142,6 +145,22 @@ def test_cpu_time_ends_a_parser_that_computes_for_ever(monkeypatch):
     assert answer.kind == "timeout" and "CPU" in answer.detail
 
 
+def test_a_parser_that_computes_for_ever_dies_with_a_job_that_is_killed():
+    code = (
+        "import os; from renderers import pdf_process\n"
+        "pdf_process.WORKER = 'tests.hostile_parser'\n"
+        "process = pdf_process.PdfProcess(limits=pdf_process.Limits(page_seconds=200)); process._start()\n"
+        "print(process._process.pid, flush=True); list(process.render(b'{\"spin\": true}'))"
+    )
+    job = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE)
+    worker = psutil.Process(int(job.stdout.readline()))
+    while worker.cpu_times().user < 1:  # it has the document, and will not look at its socket again
+        time.sleep(0.05)
+    job.kill()
+    job.wait()
+    worker.wait(timeout=10)
+
+
 VALUES = dict.fromkeys(rules.PDF_RULES.keys() - {"duplicate"}, 1)
 PAGE = {
     "size": [30, 20], "values": VALUES, "verdict": None, "language": "en", "digest": "0" * 32, "hidden": 0,
@@ -168,6 +187,25 @@ def test_an_answer_that_is_none_of_ours_is_refused(answer):
     answers.check("page", PAGE, [b"jpeg"])
     with pytest.raises(answers.Nonsense):
         answers.check("page", answer, [b"jpeg"])
+
+
+def framed(text: bytes, blobs: bytes = b"") -> str:
+    return (struct.pack(">II", len(text), len(blobs)) + text + blobs).hex()
+
+
+@pytest.mark.parametrize("said, kind", [
+    (framed(b'{"pages":"7","blobs":[]}'), "crash"), (framed(b"[1]"), "crash"), (framed(b'{"pages":7}'), "crash"),
+    (framed(b"not JSON"), "crash"), (framed(b"[" * 100_000), "crash"), (framed(b"\xff"), "crash"),
+    (framed(b'{"pages":1,"blobs":[-1,5]}', b"four"), "crash"), (framed(b'{"pages":1,"blobs":["4"]}', b"four"), "crash"),
+    (framed(b'{"pages":1,"blobs":7}'), "crash"), (struct.pack(">II", 1 << 31, 0).hex(), "too_much_output"),
+], ids=range(10))  # fmt: skip
+def test_whatever_a_captured_parser_says_costs_its_document_and_no_more(monkeypatch, said, kind):
+    with PdfProcess(limits=Limits(page_seconds=5)) as process:
+        monkeypatch.setattr(pdf_process, "WORKER", "tests.hostile_parser")
+        (answer,) = process.render(json.dumps({"say": said, "spin": True}).encode())
+        assert (answer.number, answer.kind) == (None, kind)
+        monkeypatch.undo()
+        assert len(list(process.render(one_page()))) == 1
 
 
 @pytest.mark.parametrize("pages", [-1, "7", 1.5, True, 1 << 70, None])

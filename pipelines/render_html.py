@@ -8,6 +8,7 @@ Ledger: one row per page (a kept page: one per window).
 """
 
 import sys
+import tempfile
 from dataclasses import asdict
 from functools import partial
 from itertools import islice
@@ -22,7 +23,7 @@ from corpus.splits import Sink, Split
 from pipelines.engine import job
 from pipelines.work import documents, pages
 from pipelines.work.datasets import whole_catalog
-from renderers import rules
+from renderers import rules, sentry
 from renderers.browsers import find_browser
 from renderers.charset import decode_html
 from renderers.encoded import OutputSettings, encode_page
@@ -32,6 +33,10 @@ from renderers.windows import Budget
 
 _EXAMPLE = (
     "python pipelines/render_html.py --dataset common-crawl-html --input 'crawl/*.warc.gz' --output rendered/html"
+)
+_NO_SANDBOX = (
+    "warning: this system does not let Chromium build its sandbox, so that pages are drawn without it "
+    "(docs/rendering.md says what is needed)"
 )
 _FUSE = Fuse(in_a_row=1000, share=0.95)
 
@@ -48,9 +53,11 @@ def main() -> None:
         "limits": asdict(limits), **pages.rule_settings(thresholds),
     }  # fmt: skip
     try:
-        find_browser(args.chromium)
+        executable = find_browser(args.chromium)
     except FileNotFoundError as error:
         raise job.UserError(str(error)) from None
+    if not sentry.allowed(executable, tempfile.gettempdir()).sandboxed:
+        print(_NO_SANDBOX, file=sys.stderr)
     work = partial(render_split, dataset=args.dataset, output=output, limit=args.limit)
     splits = list(documents.plan(job.find_inputs(args.input), args.by_content))
     start = partial(HtmlRenderer, drawing, limits, args.chromium)

@@ -2,7 +2,7 @@
 """Turn PDFs into page images with every visible line of text and its quad (Qwen-VL A.4).
 
 Inputs: .pdf files, and .tar, .zip (Common Crawl's untruncated set) and .warc archives of them. Each worker renders in
-a confined process of its own, so that a page that crashes or hangs the parser costs one ledger row. A dense page is
+a locked-up process of its own, so that a page that crashes or hangs the parser costs one ledger row. A dense page is
 cut into windows that fit a training sample. Ledger: one row per page (a kept page: one per window), and one per
 document that could not be opened.
 """
@@ -46,7 +46,7 @@ def main() -> None:
     }  # fmt: skip
     work = partial(render_split, dataset=args.dataset, thresholds=thresholds, tokens=args.tokens, limit=args.limit)
     splits = list(documents.plan(job.find_inputs(args.input), args.by_content))
-    start = partial(PdfProcess, drawing, output, limits)
+    start = partial(PdfProcess, drawing, output, limits, sandbox=not args.unsandboxed)
     job.run("render_pdf", args, splits, settings, work, scores=pages.SCORES, setup=start, fuse=_FUSE)
 
 
@@ -79,6 +79,7 @@ def _parser():
         metavar="MIB",
         help="of a parser process (default: %(default)s)",
     )
+    parser.add_argument("--unsandboxed", action="store_true", help="parse without locks; for trusted files alone")
     pages.add_rule_flag(parser)
     return parser
 

@@ -21,6 +21,7 @@ from pyppeteer.errors import NetworkError, PageError
 from websockets.exceptions import ConnectionClosedError
 
 from renderers.browsers import find_browser
+from renderers.confine import NOBODY
 from renderers.sentry import OUT_OF_MEMORY
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -51,7 +52,7 @@ class BrowserLost(Exception):
 
 
 # What pyppeteer raises when the browser or a page vanishes under it.
-LOST = (NetworkError, PageError, ConnectionError, asyncio.InvalidStateError, AttributeError, KeyError)
+LOST = (NetworkError, PageError, ConnectionError, asyncio.InvalidStateError, AttributeError, KeyError, TypeError)
 
 
 class _Pipe:
@@ -124,7 +125,7 @@ class Chromium:
         to_browser, from_browser = os.pipe(), os.pipe()
         command = [self.executable, *_FLAGS, f"--user-data-dir={profile}"]
         if os.geteuid() == 0:
-            command.append("--no-sandbox")  # Chromium refuses to run as root otherwise; better not to be root
+            os.chown(profile, NOBODY, NOBODY)  # as whom the sentry runs the browser
         self._sentry = subprocess.Popen(
             [sys.executable, "-m", "renderers.sentry", profile, str(self._memory), str(to_browser[0]),
              str(from_browser[1]), *command, "about:blank"],

@@ -1,7 +1,8 @@
 """PDF pages from a process of their own: a crash, a hang or a flood of memory costs one page.
 
-MuPDF runs C code over crawled bytes. The process it runs in has no network, a cap on memory, a cap on CPU time per
-page that the kernel enforces inside C code, and it dies with the job. It speaks JSON and JPEG, never pickle.
+MuPDF runs C code over crawled bytes. The process it runs in is locked up (`renderers.confine`): it can compute and
+answer, has a cap on memory, a cap on CPU time per page that the kernel enforces inside C code, and dies with the job.
+It speaks JSON and JPEG, never pickle, and what it answers is checked: a captured parser may send anything.
 """
 
 import os
@@ -15,15 +16,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from corpus.bugs import Bug
-from renderers import frames
+from renderers import answers, confine, frames
 from renderers.encoded import OutputSettings
 from renderers.page import BadDocument
 from renderers.pdf import PdfSettings
 
+WORKER = "renderers.pdf_worker"
 _ROOT = Path(__file__).resolve().parent.parent
 # Every page allocates and frees the same few megabytes. glibc's default hands them back to the kernel each time and
 # pays for fresh pages again: a fifth of the whole rendering time. 32 MiB is the most that glibc accepts.
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # the locks bind one
 _START_SECONDS = 120  # of wall clock, for a process on a busy machine to come up
 
 
@@ -73,15 +76,25 @@ class _Lost(Exception):
 
 
 class PdfProcess:
-    """One rendering process, restarted as needed. Use as a context manager, from one thread that outlives it."""
+    """One rendering process, restarted as needed. Use as a context manager, from one thread that outlives it.
 
-    def __init__(self, drawing: PdfSettings | None = None, output: OutputSettings | None = None, limits=None):
+    `sandbox` False leaves out the locks and keeps the limits: for trusted files where the system refuses the locks.
+    """
+
+    def __init__(
+        self,
+        drawing: PdfSettings | None = None,
+        output: OutputSettings | None = None,
+        limits=None,
+        sandbox: bool = True,
+    ):
         self._open_message = {
             "do": "open", "drawing": asdict(drawing or PdfSettings()), "output": asdict(output or OutputSettings()),
         }  # fmt: skip
-        self.limits = limits or Limits()
+        self.limits, self._sandbox = limits or Limits(), sandbox
         self._process: subprocess.Popen | None = None
         self._socket: socket.socket | None = None
+        self.walls: dict | None = None  # of the sandbox, as the running process found them
         self._opened = 0
 
     def __enter__(self) -> "PdfProcess":
@@ -137,7 +150,7 @@ class PdfProcess:
                 seconds += self.limits.page_seconds if error.kind == "timeout" else 0
                 yield Failed(number, error.kind, str(error))
                 continue
-            seconds += described["seconds"]
+            seconds += self._spent
             if "failed" in described:
                 yield Failed(number, described["failed"], described["detail"])
                 if described["failed"] == "memory":  # MuPDF is not trusted to go on after a failed allocation
@@ -149,34 +162,50 @@ class PdfProcess:
         """Return (number of pages, CPU seconds). Raises BadDocument."""
         if self._opened >= self.limits.documents:
             self.stop()
-        if self._process is None:
-            self._start()
-        self._opened += 1
         try:
+            if self._process is None:
+                self._start()
+            self._opened += 1
             reply, _ = self._ask(self._open_message, [data])
         except _Lost as error:
             raise BadDocument(error.kind, str(error)) from None
         if "failed" in reply:
             raise BadDocument(reply["failed"], reply["detail"])
-        return reply["pages"], reply["seconds"]
+        return reply["pages"], self._spent
 
     def _ask(self, message: dict, blobs: list[bytes] = ()) -> tuple[dict, list[bytes]]:
-        deadline = time.monotonic() + self.limits.wall_factor * self.limits.page_seconds + 10
+        wall = self.limits.wall_factor * self.limits.page_seconds + 10
         try:
-            frames.send(self._socket, message, blobs, deadline)
-            reply, images = frames.receive(self._socket, deadline)
-        except TimeoutError:
-            lost = _Lost("timeout", "no answer within the wall-clock limit")
-        except frames.TooMuch as error:
-            lost = _Lost("too_much_output", str(error))
-        except (frames.Closed, ValueError) as error:  # ValueError: not JSON
-            lost = self._post_mortem(error)
-        else:
+            started, before = time.monotonic(), confine.cpu_seconds(self._process.pid)
+            reply, images = self._exchange(message, blobs, started + wall)
+            answers.check(message["do"], reply, images)
             if "bug" in reply:
                 raise Bug(reply["bug"])
+            # By our own clocks, as a captured parser says what it likes; asleep it pays by the wall clock.
+            asleep = (time.monotonic() - started) / max(1, self.limits.wall_factor)
+            self._spent = max(confine.cpu_seconds(self._process.pid) - before, asleep)
             return reply, images
+        except _Lost as error:
+            lost = error
+        except answers.Nonsense as error:
+            lost = _Lost("crash", str(error))
+        except ProcessLookupError as error:
+            lost = self._post_mortem(error)
         self.stop()
         raise lost
+
+    def _exchange(self, message: dict, blobs: list[bytes], deadline: float) -> tuple[dict, list[bytes]]:
+        try:
+            frames.send(self._socket, message, blobs, deadline)
+            return frames.receive(self._socket, deadline)
+        except TimeoutError:
+            raise _Lost("timeout", "no answer within the wall-clock limit") from None
+        except frames.TooMuch as error:
+            raise _Lost("too_much_output", str(error)) from None
+        except frames.Malformed as error:
+            raise _Lost("crash", str(error)) from None
+        except frames.Closed as error:
+            raise self._post_mortem(error) from None
 
     def _post_mortem(self, error: Exception) -> _Lost:
         try:
@@ -192,15 +221,27 @@ class PdfProcess:
         ours, theirs = socket.socketpair()
         environment = {key: os.environ[key] for key in ("PATH", "LANG", "HOME", "LD_LIBRARY_PATH") if key in os.environ}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "renderers.pdf_worker", str(theirs.fileno()), str(os.getpid())],
+            [sys.executable, "-m", WORKER, str(theirs.fileno()), str(os.getpid())],
             pass_fds=[theirs.fileno()],
             cwd=_ROOT,
-            env=environment | _MALLOC | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(_ROOT)},
+            env=environment | _MALLOC | _ONE_THREAD | {"PYTHONPATH": str(_ROOT)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
         theirs.close()
         self._socket, self._opened = ours, 0
-        hello = {"memory": self.limits.memory, "page_seconds": self.limits.page_seconds}
-        frames.send(ours, hello, deadline=time.monotonic() + _START_SECONDS)
+        hello = {"memory": self.limits.memory, "page_seconds": self.limits.page_seconds, "sandbox": self._sandbox}
+        try:
+            reply, _ = self._exchange(hello, [], time.monotonic() + _START_SECONDS)
+        except _Lost:
+            self.stop()
+            raise
+        if "refused" in reply:
+            self.stop()
+            raise confine.NotConfined(
+                f"this system refuses to lock up the PDF parser ({reply['refused']}). Crawled files are parsed behind "
+                "locks only: run where the kernel and the container allow them (docs/rendering.md says what is "
+                "needed), or add --unsandboxed if every input is trusted."
+            )
+        self.walls = reply["walls"]

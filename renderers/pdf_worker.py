@@ -6,9 +6,9 @@ Started as `python -m renderers.pdf_worker SOCKET_FD PARENT_PID`; everything els
 import os
 import socket
 import sys
-import time
 
 import pymupdf
+from PIL import Image
 
 from corpus.bugs import bug_in
 from renderers import confine, frames
@@ -21,17 +21,29 @@ from renderers.windows import Budget
 def main() -> None:
     """Serve until the other side of the socket closes."""
     descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
-    confine.die_with_parent(parent)
     job = socket.socket(fileno=descriptor)
-    limits, _ = frames.receive(job)
-    confine.drop_network()
-    confine.limit_memory(limits["memory"])
-    pymupdf.TOOLS.mupdf_display_errors(False)
-    pymupdf.TOOLS.mupdf_display_warnings(False)
     try:
+        limits, _ = frames.receive(job)
+        _settle(job, descriptor, parent, limits)
         _serve(job, limits["page_seconds"])
     except frames.Closed:
         os._exit(0)  # MuPDF's own cleanup may crash on what a hostile file left behind
+
+
+def _settle(job: socket.socket, descriptor: int, parent: int, limits: dict) -> None:
+    pymupdf.TOOLS.mupdf_display_errors(False)
+    pymupdf.TOOLS.mupdf_display_warnings(False)
+    Image.preinit()  # Pillow imports its plugins at the first use, when no file opens any more
+    try:
+        if limits["sandbox"]:
+            walls = confine.lock_up(descriptor, parent, limits["memory"])
+        else:
+            confine.die_with_parent(parent)
+            walls = confine.limit_process(limits["memory"])
+    except confine.NotConfined as error:
+        frames.send(job, {"refused": str(error)})
+        os._exit(1)
+    frames.send(job, {"walls": walls})
 
 
 def _serve(job: socket.socket, page_seconds: float) -> None:
@@ -39,12 +51,11 @@ def _serve(job: socket.socket, page_seconds: float) -> None:
     while True:
         request, blobs = frames.receive(job)
         confine.limit_cpu(page_seconds)
-        started = time.process_time()
         try:
             if request["do"] == "open":
                 document, drawing, output = None, *_settings(request)
                 document = open_pdf(blobs[0])
-                reply, blobs = {"pages": document.page_count, "repaired": document.is_repaired}, []
+                reply, blobs = {"pages": document.page_count}, []
             else:
                 reply, blobs = encode_page(render_page(document, request["page"], drawing), output)
         except BadDocument as error:
@@ -55,7 +66,7 @@ def _serve(job: socket.socket, page_seconds: float) -> None:
             if (bug := bug_in(error)) is None:
                 raise
             reply, blobs = {"bug": str(bug)}, []
-        frames.send(job, reply | {"seconds": time.process_time() - started}, blobs)
+        frames.send(job, reply, blobs)
 
 
 def _settings(request: dict) -> tuple[PdfSettings, OutputSettings]:

@@ -4,6 +4,8 @@ Started as `python -m renderers.sentry PROFILE MEMORY IN_FD OUT_FD COMMAND...`. 
 session of its own: it starts the browser without any network, watches the memory of the whole process tree, and when
 the job closes its end of standard input (by intention, by a crash or by SIGKILL) or the browser ends, it kills every
 descendant and removes the profile. Exit status: 0, or OUT_OF_MEMORY.
+
+Started by root, it stays root and runs the browser as nobody, with the browser's own sandbox where the system allows.
 """
 
 import os
@@ -12,12 +14,36 @@ import shutil
 import signal
 import sys
 import time
+from dataclasses import dataclass
 
 from renderers import confine
 
 OUT_OF_MEMORY = 86
 _POLL_SECONDS = 0.25
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What the system lets a browser be: the user it shall run as, and inside its own sandbox."""
+
+    unprivileged: bool
+    sandboxed: bool
+
+
+def allowed(executable: str, profile: str) -> Allowed:
+    """Try it in a child: run `executable` and write to `profile` unprivileged, open the namespaces of a sandbox."""
+    child = os.fork()
+    if child == 0:
+        outcome = 0
+        try:
+            confine.become_nobody()
+            outcome = 1 * (os.access(executable, os.X_OK) and os.access(profile, os.W_OK))
+            outcome |= 2 * confine.may_open_namespaces()
+        finally:
+            os._exit(outcome)
+    outcome = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return Allowed(unprivileged=bool(outcome & 1), sandboxed=outcome == 3)
 
 
 def main() -> None:
@@ -30,7 +56,7 @@ def main() -> None:
     confine.drop_network()
     status = 0
     try:
-        browser = _start(sys.argv[5:], reads, writes)
+        browser = _start(sys.argv[5:], reads, writes, allowed(sys.argv[5], profile))
         status = _watch(browser, memory)
     finally:
         _kill_descendants()
@@ -38,12 +64,16 @@ def main() -> None:
     sys.exit(status)
 
 
-def _start(command: list[str], reads: int, writes: int) -> int:
+def _start(command: list[str], reads: int, writes: int, may: Allowed) -> int:
     """Run the command with the pipe on file descriptors 3 and 4, as --remote-debugging-pipe wants it."""
+    if not may.sandboxed:
+        command = [command[0], "--no-sandbox", *command[1:]]
     sentry = os.getpid()
     browser = os.fork()
     if browser == 0:
         try:
+            if may.unprivileged:
+                confine.become_nobody()
             confine.die_with_parent(sentry)
             reads, writes = os.dup(reads), os.dup(writes)  # out of the way, should they be 3 and 4 in another order
             nothing = os.open(os.devnull, os.O_RDWR)

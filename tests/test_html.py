@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -20,7 +21,7 @@ from renderers import chromium, html
 from renderers.html import BrowserLimits, HtmlRenderer, doctype
 from renderers.ink import ink_report, luminance
 from renderers.page import BadDocument, bounds
-from renderers.sentry import descendants
+from renderers.sentry import Allowed, allowed, descendants
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -319,6 +320,20 @@ def test_a_browser_that_grows_is_ended():
             made.render("<p>words</p>" * 2000)
             time.sleep(0.3)
     assert caught.value.kind == "memory"
+
+
+def test_chromium_keeps_its_own_sandbox_and_is_never_root(renderer):
+    may = allowed(renderer._chromium.executable, tempfile.gettempdir())
+    assert lines(renderer, "<p>first") == ["first"]
+    family = [Path(f"/proc/{process}") for process in descendants(renderer._chromium._sentry.pid)]
+    shown = [(folder / "status").read_text() for folder in family if "=renderer" in (folder / "cmdline").read_text()]
+    locks = [re.search(r"Seccomp:\s(\d)", status)[1] for status in shown]
+    assert shown and locks == ["2" if may.sandboxed else "0"] * len(shown)
+    assert not any(re.search(r"Uid:\s0\s", status) for status in shown) or not may.unprivileged
+
+
+def test_a_browser_that_nobody_may_run_gets_no_sandbox(tmp_path):
+    assert allowed(str(tmp_path / "missing"), tempfile.gettempdir()) == Allowed(False, False)
 
 
 def test_nothing_outlives_a_job_that_is_killed():

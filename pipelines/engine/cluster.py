@@ -9,6 +9,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 START_ATTEMPTS = 3
+OLDEST_RAY = (2, 60)  # whose local Ray asks for a token; older ones let in whoever reaches a port
 MAX_RETRIES = 5  # of a split whose worker or node died; an exception in our code is never retried
 
 
@@ -71,6 +72,7 @@ def _start_ray(workers: int | None):
 
 
 def _start_local(ray, workers: int | None) -> None:
+    _demand_token(ray)
     for attempt in range(START_ATTEMPTS):
         try:
             ray.init(
@@ -83,11 +85,35 @@ def _start_local(ray, workers: int | None) -> None:
                 logging_level="ERROR",
                 log_to_driver=False,  # what goes wrong in a worker comes back as an exception
             )
-            return
+            return _verify_token(ray)
+        except SplitFailed:
+            raise
         except Exception as error:  # a bare Exception, when a busy machine needs more than Ray's fixed 30 s
             if "timed out" not in str(error) or attempt == START_ATTEMPTS - 1:
                 raise SplitFailed(f"Ray did not start: {error} `--workers 0` does without it.") from error
             ray.shutdown()
+
+
+def _demand_token(ray) -> None:
+    """Raise SplitFailed where a local Ray would let in anybody: its ports listen on all interfaces."""
+    mode = os.environ.get("RAY_AUTH_MODE", "token")
+    if tuple(map(int, ray.__version__.split(".")[:2])) < OLDEST_RAY:
+        why = f"Ray {ray.__version__} does not: install {'.'.join(map(str, OLDEST_RAY))} or newer"
+    elif mode.lower() != "token":
+        why = f"RAY_AUTH_MODE={mode} switches that off: unset it"
+    else:
+        return
+    raise SplitFailed(
+        f"a local Ray listens on all interfaces, so it must ask for a token. {why}, or use `--workers 0`."
+    )
+
+
+def _verify_token(ray) -> None:
+    from ray._raylet import AuthenticationMode, get_authentication_mode
+
+    if get_authentication_mode() != AuthenticationMode.TOKEN:
+        ray.shutdown()
+        raise SplitFailed("the local Ray came up without asking for a token, open to whoever reaches this machine")
 
 
 def _task_submitter(ray, work, gpus: float) -> Callable[[Any], tuple[Any, Callable[[], None]]]:

@@ -18,6 +18,7 @@ from corpus.splits import Sink, Split
 from pipelines.engine import cluster
 from pipelines.engine.progress import Progress
 from pipelines.engine.report import print_funnel, write_report
+from renderers.confine import NotConfined
 
 
 class UserError(Exception):
@@ -205,7 +206,7 @@ def main(function: Callable[[], None]) -> None:
     """Run a job's main function; print what the user can mend without a traceback and exit with status 1."""
     try:
         function()
-    except (UserError, SettingsDiffer, CatalogError, BlownFuse, cluster.SplitFailed) as error:
+    except (UserError, SettingsDiffer, CatalogError, BlownFuse, cluster.SplitFailed, NotConfined) as error:
         sys.exit(f"error: {error}")
     except Bug as error:
         sys.exit(

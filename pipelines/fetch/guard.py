@@ -18,10 +18,31 @@ from aiohttp.abc import AbstractResolver
 _SECONDS_KEPT = 600
 _MOST_KEPT = 100_000
 _LOOKUPS_AT_ONCE = 32  # names that never answer must not hold up the others
+
+
+def _networks(text: str) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    return [ipaddress.ip_network(prefix) for prefix in text.split()]
+
+
+# Judged by tables of our own, from the IANA registries of special-purpose addresses: what Python's `is_global` says
+# depends on its version. IPv6 is closed but for the one block that IANA gives out as global unicast.
+_GLOBAL_IPV6 = ipaddress.ip_network("2000::/3")
+_PRIVATE = _networks("""
+    10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 172.16.0.0/12 192.168.0.0/16 198.18.0.0/15
+    ::1/128 fc00::/7
+""")
+_LINK_LOCAL = _networks("169.254.0.0/16 fe80::/10")
+# "This network", protocol assignments, documentation, the retired 6to4 relay, multicast, reserved; in IPv6 also
+# Teredo, benchmarks, ORCHID and drones' identifiers, then documentation twice. What wraps an IPv4 address is judged
+# by that instead.
+_UNROUTABLE = _networks("""
+    0.0.0.0/8 192.0.0.0/24 192.0.2.0/24 192.88.99.0/24 198.51.100.0/24 203.0.113.0/24 224.0.0.0/4 240.0.0.0/4
+    2001::/23 2001:db8::/32 3fff::/20
+""")
 # Where clouds hand out credentials, outside of link-local: AWS over IPv6, Alibaba, Oracle.
-_METADATA = {ipaddress.ip_address(a) for a in ("fd00:ec2::254", "100.100.100.200", "192.0.0.192")}
+_METADATA = _networks("fd00:ec2::254 100.100.100.200 192.0.0.192")
 # IPv6 prefixes whose last 32 bits are an IPv4 address: NAT64 (RFC 6052), IPv4-mapped and -compatible (RFC 4291).
-_EMBEDDING = [ipaddress.ip_network(prefix) for prefix in ("64:ff9b::/96", "::ffff:0:0/96", "::/96")]
+_EMBEDDING = _networks("64:ff9b::/96 ::ffff:0:0/96 ::/96")
 
 
 class ForbiddenAddress(Exception):
@@ -32,19 +53,23 @@ def why_forbidden(address: str, allow_private: bool = False) -> str | None:
     """Why `address` (an IP in its usual spelling) must not be connected to; None when it may.
 
     Only globally routable addresses may. `allow_private` opens private networks and loopback; link-local, metadata
-    services, multicast, unspecified and reserved addresses stay closed.
+    services, multicast, documentation, unspecified and reserved addresses stay closed.
     """
     ip = ipaddress.ip_address(address.partition("%")[0])
     if inner := _embedded_addresses(ip):
         reasons = [reason for a in inner if (reason := why_forbidden(str(a), allow_private))]
         return f"{reasons[0]} inside {ip}" if reasons else None
-    if ip.is_link_local or ip in _METADATA:
+    if _is_in(ip, _LINK_LOCAL + _METADATA):
         return f"link-local or metadata address {ip}"
-    if ip.is_unspecified or ip.is_multicast or (ip.is_reserved and not ip.is_loopback):
+    if _is_in(ip, _PRIVATE):
+        return None if allow_private else f"private address {ip}"
+    if _is_in(ip, _UNROUTABLE) or (ip.version == 6 and ip not in _GLOBAL_IPV6):
         return f"unroutable address {ip}"
-    if allow_private or ip.is_global:
-        return None
-    return f"private address {ip}"
+    return None
+
+
+def _is_in(ip, networks) -> bool:
+    return any(ip in network for network in networks)
 
 
 def _embedded_addresses(ip) -> list[ipaddress.IPv4Address]:

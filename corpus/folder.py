@@ -12,13 +12,16 @@ import re
 import tempfile
 import time
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import BinaryIO
 
 import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
+from corpus.damage import Damaged, how_to_mend
 from corpus.ledger import Counts
 
 VERSION = "0.1.0"
@@ -54,13 +57,24 @@ class Manifest:
 
     @classmethod
     def from_json(cls, raw: bytes, where: str) -> "Manifest":
-        """Parse a manifest; ValueError names the file when it is none."""
+        """Parse a manifest. Raises Damaged, naming the file, when it is none or not as it was written."""
         try:
             record = json.loads(raw)
-            return cls(**record | {"counts": Counts(**record["counts"])})
-        except (ValueError, TypeError, KeyError) as error:
-            message = f"{where} is no manifest of ours ({error}); remove it, and the split is made again"
-            raise ValueError(message) from None
+            seal = record.pop("seal", None)  # folders of earlier versions have none
+            manifest = cls(**record | {"counts": Counts(**record["counts"])})
+            if seal not in (None, manifest.seal()):
+                raise ValueError("its content does not match its own digest")
+            return manifest
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise Damaged(f"{where} is no manifest of ours, or altered ({error}): {how_to_mend(where)}") from None
+
+    def seal(self) -> str:
+        """Return the digest of all that it says, the time it took aside."""
+        return digest(asdict(self) | {"seconds": 0})
+
+    def to_json(self) -> bytes:
+        """Return the content of the manifest's file."""
+        return json.dumps(asdict(self) | {"seal": self.seal()}, sort_keys=True, indent=1).encode()
 
 
 class OutputFolder:
@@ -123,7 +137,26 @@ class OutputFolder:
     def manifests(self) -> dict[str, Manifest]:
         """Return the committed splits by id, in order."""
         names = [n for n in self.names() if n.endswith(".json") and _OURS.match(n) and n not in _NO_MANIFESTS]
-        return {name[:-5]: Manifest.from_json(self.read(name), self.path(name)) for name in names}
+        return {name[:-5]: self.manifest(name[:-5]) for name in names}
+
+    def manifest(self, split: str) -> Manifest:
+        """Return a committed split's manifest. Raises Damaged; FileNotFoundError for a split that has not happened."""
+        return Manifest.from_json(self.read(f"{split}.json"), f"{self.url}/{split}.json")
+
+    def table(self, manifest: Manifest, suffix: str = "parquet", columns: Sequence[str] | None = None) -> pa.Table:
+        """Read a split's ledger, or another table of it, and verify it by the manifest. Raises Damaged."""
+        return pq.read_table(pa.BufferReader(self.verified(manifest, suffix)), columns=columns)
+
+    def verified(self, manifest: Manifest, suffix: str) -> bytes:
+        """Return the bytes of a split's file, which are those that its manifest lists. Raises Damaged."""
+        where = f"{self.url}/{manifest.split}.{suffix}"
+        try:
+            raw = self.read(f"{manifest.split}.{suffix}")
+        except FileNotFoundError:
+            raise Damaged(f"{where} is missing: {how_to_mend(where)}") from None
+        if hashlib.sha256(raw).hexdigest() != manifest.files[suffix]:
+            raise Damaged(f"{where} is not what its manifest says, cut or altered: {how_to_mend(where)}")
+        return raw
 
     def remove_splits(self, splits: Collection[str]) -> None:
         """Remove all files of splits."""
@@ -180,7 +213,7 @@ class SplitFiles:
         files = {suffix: file.commit() for suffix, file in self._files.items()}
         seconds = round(time.monotonic() - self._started, 3)
         manifest = Manifest(self.split, counts, files, settings_digest, fingerprint, source, VERSION, seconds, records)
-        self._folder.write(f"{self.split}.json", json.dumps(asdict(manifest), sort_keys=True, indent=1).encode())
+        self._folder.write(f"{self.split}.json", manifest.to_json())
         return manifest
 
 

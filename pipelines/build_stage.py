@@ -19,9 +19,7 @@ from pathlib import Path
 if __name__ == "__main__":  # run as a script: the checkout's root, not pipelines/, holds the packages
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-import fsspec
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from corpus import packs
 from corpus.catalog import find
@@ -178,7 +176,7 @@ def finish(output: str, stage: int, spec: str | None, recipe: Recipe, mixture: l
     _copy_tokenizer(spec, folder)
     shards, by_dataset, manifests = [], {}, folder.manifests()
     with ThreadPoolExecutor(16) as pool:  # a large stage has a hundred thousand ledgers
-        counted = list(pool.map(lambda split: _count_packs(folder, split), manifests))
+        counted = list(pool.map(lambda manifest: _count_packs(folder, manifest), manifests.values()))
     for (split, manifest), (counts, datasets) in zip(manifests.items(), counted, strict=True):
         shards.append({"id": split, "task": split.rpartition("-")[0], **counts, "sha256": manifest.files["tar"]})
         for name, numbers in datasets.items():
@@ -200,10 +198,10 @@ def _copy_tokenizer(spec: str | None, folder: OutputFolder) -> None:
             folder.fs.put_file(str(file), f"{target}/{file.name}")
 
 
-def _count_packs(folder: OutputFolder, split: str) -> tuple[dict, dict[str, dict]]:
+def _count_packs(folder: OutputFolder, manifest: Manifest) -> tuple[dict, dict[str, dict]]:
     """Return a split's counts, and those by dataset, from its ledger."""
-    with fsspec.open(f"{folder.url}/{split}.parquet", "rb") as file:
-        table = pq.read_table(file, columns=["outcome", "pack", "dataset", "tokens", "supervised", "images"])
+    columns = ["outcome", "pack", "dataset", "tokens", "supervised", "images"]
+    table = folder.table(manifest, columns=columns)
     kept = table.filter(pc.equal(table["outcome"], KEPT))
     summed = [("tokens", "sum"), ("supervised", "sum"), ("images", "sum"), ([], "count_all")]
     datasets = {

@@ -25,7 +25,7 @@ from corpus.inputs import fingerprint, names
 from corpus.ledger import KEPT
 from corpus.readers import pairs
 from corpus.readers.pairs import Pair
-from corpus.shards import sample_keys
+from corpus.shards import keys_in
 from corpus.splits import Sink, Split
 from pipelines.engine import job
 from pipelines.work import scoring
@@ -155,8 +155,7 @@ def _held(source: Mapping, limit: int | None) -> np.ndarray:
     if source["kind"] == "unreadable":
         return np.arange(1)
     if source["kind"] == "shard":
-        with fsspec.open(source["url"], "rb", compression="infer") as file:
-            keys = sample_keys(file)
+        keys = keys_in(source["url"])
         lost = [] if limit is not None else pairs.lost_downloads(source["url"], set(keys))
         return np.arange(len(keys) + sum(1 for _ in lost))
     with fsspec.open(source["url"], "rb") as file:
@@ -177,8 +176,7 @@ def _limited(batches, limit: int | None):
 
 
 def _shard_batches(split: Split, dataset: Dataset) -> Iterator[list[Pair]]:
-    with fsspec.open(split.source["url"], "rb", compression="infer") as file:
-        yield from pairs.shard_pairs(file, dataset.columns)
+    yield from pairs.shard_pairs(split.source["url"], dataset.columns)
 
 
 def _table_batches(split: Split, dataset: Dataset, images: str | None) -> Iterator[list[Pair]]:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from corpus.records import IMAGE_EXTENSIONS, BadImage, image_header
-from corpus.shards import RawSample, read_shard
+from corpus.shards import RawSample, read_samples
 
 BATCH_ROWS = 1024
 BATCH_BYTES = 64 << 20
@@ -65,9 +65,9 @@ class Pair:
 # --- img2dataset shards ---
 
 
-def shard_pairs(file: BinaryIO, columns: Mapping[str, str]) -> Iterator[list[Pair]]:
+def shard_pairs(url: str, columns: Mapping[str, str]) -> Iterator[list[Pair]]:
     """Yield batches of pairs of a WebDataset shard, in its order; `columns` maps our names to keys of its JSON."""
-    pairs = (_shard_pair(row, raw, columns) for row, raw in enumerate(read_shard(file)))
+    pairs = (_shard_pair(row, raw, columns) for row, raw in enumerate(read_samples(url)))
     return _batches(pairs)
 
 

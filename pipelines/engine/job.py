@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from corpus.bugs import Bug
 from corpus.catalog import CatalogError
+from corpus.damage import CorruptSample, Damaged
 from corpus.folder import VERSION, Manifest, OutputFolder, SettingsDiffer, digest
 from corpus.ledger import BlownFuse, Counts, Fuse
 from corpus.rules import RuleTable
@@ -169,6 +170,7 @@ def _divide(
         and split.id not in redo
         and manifests[split.id].input == split.fingerprint
         and manifests[split.id].settings_digest == settings_digest
+        and CorruptSample.kind not in manifests[split.id].counts.errors  # its input may be mended by now
     }
     return [split for split in splits if split.id not in done], list(done.values())
 
@@ -205,7 +207,7 @@ def main(function: Callable[[], None]) -> None:
     """Run a job's main function; print what the user can mend without a traceback and exit with status 1."""
     try:
         function()
-    except (UserError, SettingsDiffer, CatalogError, BlownFuse, cluster.SplitFailed) as error:
+    except (UserError, SettingsDiffer, CatalogError, Damaged, BlownFuse, cluster.SplitFailed) as error:
         sys.exit(f"error: {error}")
     except Bug as error:
         sys.exit(

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 
-import pyarrow.parquet as pq
 from PIL import Image
 from yarl import URL
 
@@ -87,16 +86,17 @@ class EarlierRows:
 
     def __init__(self, url: str, split: str):
         self._folder, self._split = OutputFolder(url), split
-        with self._folder.fs.open(self._folder.path(f"{split}.parquet"), "rb") as file:
-            ledger = pq.read_table(file).to_pylist()
+        ledger = self._folder.table(self._folder.manifest(split)).to_pylist()
         kept = [entry["row"] for entry in ledger if entry["outcome"] == KEPT]
         places = {row: place for place, row in enumerate(kept)}
         self._rows = {e["row"]: Earlier(e, places.get(e["row"])) for e in ledger if e["outcome"] != ERROR}
         self._shard = IndexedShard(f"{self._folder.url}/{split}.tar")
 
     def get(self, row: int) -> Earlier | None:
-        """What became of a row, unless it failed."""
-        return self._rows.get(row)
+        """What became of a row, unless it failed, or its sample is no longer as it was written."""
+        earlier = self._rows.get(row)
+        rotten = earlier and earlier.place is not None and not self._shard.whole(earlier.place)
+        return None if rotten else earlier
 
     def sample(self, place: int) -> Sample:
         return from_members(self._shard[place][1])

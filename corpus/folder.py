@@ -12,7 +12,7 @@ import re
 import tempfile
 import time
 import uuid
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import BinaryIO
 
@@ -23,6 +23,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from corpus.damage import Damaged, how_to_mend
 from corpus.ledger import Counts
+from corpus.seals import SEAL, digest
 
 VERSION = "0.1.0"
 JOB = "job.json"
@@ -33,12 +34,6 @@ _OURS = re.compile(r"^(?P<split>[a-z0-9_-]+)\.(tar|idx|parquet|urls\.parquet|jso
 
 class SettingsDiffer(Exception):
     """The folder was made with other settings."""
-
-
-def digest(value) -> str:
-    """Return the SHA-256 of a JSON value, written canonically."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -54,13 +49,14 @@ class Manifest:
     version: str
     seconds: float
     records: int | None = None  # in the input, by the reader's own count; a record may be several rows
+    sizes: dict[str, int] | None = None  # in bytes, by file suffix; folders of earlier versions have none
 
     @classmethod
     def from_json(cls, raw: bytes, where: str) -> "Manifest":
         """Parse a manifest. Raises Damaged, naming the file, when it is none or not as it was written."""
         try:
             record = json.loads(raw)
-            seal = record.pop("seal", None)  # folders of earlier versions have none
+            seal = record.pop(SEAL, None)  # folders of earlier versions have none
             manifest = cls(**record | {"counts": Counts(**record["counts"])})
             if seal not in (None, manifest.seal()):
                 raise ValueError("its content does not match its own digest")
@@ -74,7 +70,7 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """Return the content of the manifest's file."""
-        return json.dumps(asdict(self) | {"seal": self.seal()}, sort_keys=True, indent=1).encode()
+        return json.dumps(asdict(self) | {SEAL: self.seal()}, sort_keys=True, indent=1).encode()
 
 
 class OutputFolder:
@@ -91,10 +87,15 @@ class OutputFolder:
 
     def names(self) -> list[str]:
         """List the folder's files, sorted; an absent folder is empty."""
+        return list(self.sizes())
+
+    def sizes(self) -> dict[str, int]:
+        """Return the size of each of the folder's files by name, sorted, from one listing."""
         self.fs.invalidate_cache()
         if not self.fs.isdir(self.root):
-            return []
-        return sorted(path.rpartition("/")[2] for path in self.fs.ls(self.root, detail=False))
+            return {}
+        listed = self.fs.ls(self.root, detail=True)
+        return {entry["name"].rstrip("/").rpartition("/")[2]: entry["size"] for entry in sorted(listed, key=_by_name)}
 
     def read(self, name: str) -> bytes:
         """Return a file's bytes."""
@@ -139,6 +140,11 @@ class OutputFolder:
         names = [n for n in self.names() if n.endswith(".json") and _OURS.match(n) and n not in _NO_MANIFESTS]
         return {name[:-5]: self.manifest(name[:-5]) for name in names}
 
+    def complete(self, manifest: Manifest, sizes: Mapping[str, int]) -> bool:
+        """Whether a split's files are there, of the sizes that its manifest lists; `sizes` are the folder's."""
+        there = {suffix: sizes.get(f"{manifest.split}.{suffix}") for suffix in manifest.files}
+        return None not in there.values() and manifest.sizes in (None, there)
+
     def manifest(self, split: str) -> Manifest:
         """Return a committed split's manifest. Raises Damaged; FileNotFoundError for a split that has not happened."""
         return Manifest.from_json(self.read(f"{split}.json"), f"{self.url}/{split}.json")
@@ -162,6 +168,10 @@ class OutputFolder:
         """Remove all files of splits."""
         self._remove([n for n in self.names() if (ours := _OURS.match(n)) and ours["split"] in splits])
 
+    def withdraw(self, split: str) -> None:
+        """Remove a split's manifest: from here until a new one stands, the split has not happened."""
+        self.fs.rm_file(self.path(f"{split}.json"))
+
     def begin(self, split: str, suffixes: tuple[str, ...]) -> "SplitFiles":
         """Open temporary files `split`.SUFFIX for writing; use as a context manager and call `commit`."""
         return SplitFiles(self, split, suffixes)
@@ -170,6 +180,10 @@ class OutputFolder:
         # Manifests go first: a split that loses its files before its manifest would look finished.
         for name in sorted(names, key=lambda n: not n.endswith(".json")):
             self.fs.rm_file(self.path(name))
+
+
+def _by_name(entry: dict) -> str:
+    return entry["name"]
 
 
 def _refuse_other_settings(url: str, theirs: dict, ours: dict) -> None:
@@ -210,9 +224,11 @@ class SplitFiles:
     def commit(self, counts: Counts, records: int, settings_digest: str, fingerprint: dict, source: dict) -> Manifest:
         """Make the split happen: data files first, the manifest last."""
         counts.check(self.split)
-        files = {suffix: file.commit() for suffix, file in self._files.items()}
+        written = {suffix: file.commit() for suffix, file in self._files.items()}
+        files, sizes = ({suffix: told[i] for suffix, told in written.items()} for i in (0, 1))
         seconds = round(time.monotonic() - self._started, 3)
-        manifest = Manifest(self.split, counts, files, settings_digest, fingerprint, source, VERSION, seconds, records)
+        about = (settings_digest, fingerprint, source, VERSION, seconds, records, sizes)
+        manifest = Manifest(self.split, counts, files, *about)
         self._folder.write(f"{self.split}.json", manifest.to_json())
         return manifest
 
@@ -248,10 +264,11 @@ class _Temporary:
     def __exit__(self, *_):
         self.discard()
 
-    def commit(self) -> str:
-        """Flush to disk and move to the final name; return the content's SHA-256."""
+    def commit(self) -> tuple[str, int]:
+        """Flush to disk and move to the final name; return the content's SHA-256 and size."""
         self._file.flush()
         os.fsync(self._file.fileno())
+        size = os.fstat(self._file.fileno()).st_size
         self._file.close()
         target = self._folder.path(self._name)
         if self._folder.local:
@@ -260,7 +277,7 @@ class _Temporary:
         else:
             self._folder.fs.put_file(self._path, target)
             os.unlink(self._path)
-        return self.stream.sha256.hexdigest()
+        return self.stream.sha256.hexdigest(), size
 
     def discard(self) -> None:
         """Close and remove the file unless it was committed."""

@@ -6,7 +6,6 @@ each task its text format and loss mask, tokenises, packs whole samples of one t
 ledgers, manifests, a copy of the tokenizer and corpus.json.
 """
 
-import json
 import math
 import sys
 import tempfile
@@ -182,7 +181,7 @@ def finish(output: str, stage: int, spec: str | None, recipe: Recipe, mixture: l
         for name, numbers in datasets.items():
             _add(by_dataset.setdefault(name, {}).setdefault(shards[-1]["task"], {}), numbers)
     record = _record(stage, load_tokenizer(spec).special, recipe, shards, by_dataset, mixture)
-    folder.write(packs.CORPUS, json.dumps(record, indent=1, ensure_ascii=False).encode())
+    folder.write(packs.CORPUS, packs.write_corpus(record))
     return record
 
 

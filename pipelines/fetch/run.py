@@ -102,8 +102,7 @@ class EarlierRows:
         return from_members(self._shard[place][1])
 
     def withdraw(self) -> None:
-        """Remove the manifest: from here until the new one stands, the split has not happened."""
-        self._folder.fs.rm_file(self._folder.path(f"{self._split}.json"))
+        self._folder.withdraw(self._split)
 
 
 class FetchRun:

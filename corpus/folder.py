@@ -114,7 +114,7 @@ class OutputFolder:
         if overwrite:
             self._remove([name for name in names if _OURS.match(name) or name == JOB])
         elif JOB in names:
-            _refuse_other_settings(self.url, json.loads(self.read(JOB)), settings)
+            _refuse_other_settings(self.url, self.settings(), settings)
         elif strangers := [name for name in names if not name.startswith(".")]:
             raise SettingsDiffer(
                 f"{self.url} holds files but no {JOB}, so no job of ours made it ({', '.join(strangers[:3])}); "
@@ -134,11 +134,17 @@ class OutputFolder:
             return json.loads(self.read(JOB))
         except FileNotFoundError:
             raise FileNotFoundError(f"{self.url} is no output folder of ours: it has no {JOB}") from None
+        except ValueError as error:
+            raise Damaged(f"{self.url}/{JOB} is damaged ({error}): use --overwrite to start anew") from None
 
     def manifests(self) -> dict[str, Manifest]:
         """Return the committed splits by id, in order."""
-        names = [n for n in self.names() if n.endswith(".json") and _OURS.match(n) and n not in _NO_MANIFESTS]
-        return {name[:-5]: self.manifest(name[:-5]) for name in names}
+        return {split: self.manifest(split) for split in self.splits()}
+
+    def splits(self) -> list[str]:
+        """Return the ids of the committed splits, in order."""
+        names = (name for name in self.names() if name not in _NO_MANIFESTS)
+        return [name[:-5] for name in names if name.endswith(".json") and _OURS.match(name)]
 
     def complete(self, manifest: Manifest, sizes: Mapping[str, int]) -> bool:
         """Whether a split's files are there, of the sizes that its manifest lists; `sizes` are the folder's."""

@@ -48,6 +48,7 @@ def save(run: Path, step: int, model, optimizer, state: dict, keep: int, world: 
         flush(temporary)
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
+        _sync(root)
         write_text(root / "latest", final.name)
         _prune(root, keep)
     world.barrier()

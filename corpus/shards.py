@@ -25,13 +25,14 @@ class ShardWriter:
         self._checksums: list[int] = []
         self._sum = xxhash.xxh3_64()
         self._last_key: str | None = None
+        self.namesakes: str | None = None  # the first key that two samples in a row had
 
     def write(self, key: str, members: Iterable[tuple[str, bytes]]) -> None:
         """Append one sample; `members` are (extension, bytes) and keep their order."""
         if "." in key.rpartition("/")[2]:
             raise ValueError(f"key {key!r} has a dot: WebDataset would cut it there")
         if key == self._last_key:
-            raise ValueError(f"two samples have the key {key!r}: WebDataset would read them as one")
+            self.namesakes = self.namesakes or key
         self._last_key = key
         self._offsets.append(self._position)
         self._sum.reset()
@@ -43,6 +44,8 @@ class ShardWriter:
 
     def close(self) -> None:
         """Write the end-of-archive marker. The file itself stays open: who opened it commits it."""
+        if self.namesakes:
+            raise ValueError(f"two samples have the key {self.namesakes!r}: WebDataset would read them as one")
         self._offsets.append(self._position)
         self._file.write(END)
 

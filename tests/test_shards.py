@@ -195,9 +195,10 @@ def test_a_key_with_a_dot_is_refused():
 
 def test_adjacent_samples_of_one_key_are_refused():
     writer = ShardWriter(io.BytesIO())
-    writer.write("a", [("txt", b"")])
-    with pytest.raises(ValueError, match="two samples have the key 'a'"):
+    for _ in range(2):
         writer.write("a", [("txt", b"")])
+    with pytest.raises(ValueError, match="two samples have the key 'a'"):
+        writer.close()
 
 
 def archived(entries, form=tarfile.GNU_FORMAT) -> bytes:

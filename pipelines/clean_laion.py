@@ -3,7 +3,8 @@
 
 Inputs: img2dataset-style WebDataset shards, parquet with an image column, or parquet of URLs alone. The last is
 metadata mode: every rule that needs no image runs, and the output is the cleaned parquet (ID.urls.parquet), ready for
-fetch_images.py; a later run over the downloaded shards completes the rules, and the two ledgers join by key.
+fetch_images.py; a later run over the downloaded shards completes the rules, and the `source_key` of its
+ledger leads back to the first one's `key`.
 """
 
 import sys
@@ -215,6 +216,8 @@ def _clean_table(
     text_column = layout.columns["text"]
     cleaned = table.set_column(table.column_names.index(text_column), text_column, verdicts["text_after"])
     if pairs.KEY_COLUMN in cleaned.column_names:
+        found = [pairs.found_key(value) for value in cleaned[pairs.KEY_COLUMN].to_pylist()]
+        verdicts = verdicts.append_column("source_key", pa.array(found, pa.string()))
         cleaned = cleaned.drop_columns([pairs.KEY_COLUMN])
     sink.write_table(cleaned.append_column(pairs.KEY_COLUMN, keys).filter(kept))
     rows = pa.array(range(row, row + table.num_rows), pa.int64())

@@ -30,7 +30,7 @@ from cleaners.dedup import (
 from cleaners.phash import LONG_BYTES, VIEWS, Hashes, hash_views
 from corpus.folder import OutputFolder, digest
 from corpus.readers.slices import Slice
-from corpus.records import BadImage, Sample, decode_image, from_members
+from corpus.records import BadImage, Sample, decode_image, from_shard
 from corpus.shards import RawSample, read_samples
 from corpus.splits import Sink, Split
 from pipelines.engine import job, two_pass
@@ -122,7 +122,7 @@ def judge(split: Split, *, evaluation: str | None, limit: int | None = None) -> 
 
 
 def _examine(judged: _Judged, evaluation: tuple[Matcher, list[str]] | None) -> None:
-    judged.sample = from_members(judged.raw.members)
+    judged.sample = from_shard(judged.raw.key, judged.raw.members)
     for i, image in enumerate(judged.sample.images):
         hashes = hash_views(decode_image(image.data))
         judged.hashes = hashes if i == 0 else judged.hashes

@@ -20,7 +20,7 @@ import pyarrow as pa
 from cleaners import clip
 from corpus.catalog import Dataset
 from corpus.inputs import fingerprint, names
-from corpus.records import BadImage, Sample, from_members
+from corpus.records import BadImage, Sample, from_shard
 from corpus.shards import RawSample, keys_in, read_samples
 from corpus.splits import Sink, Split
 from pipelines.engine import job
@@ -99,7 +99,7 @@ def _read(raw: RawSample) -> Sample | BadImage:
     if raw.problem:
         return BadImage(raw.problem, f"{raw.key}: {raw.detail}")
     try:
-        sample = from_members(raw.members)
+        sample = from_shard(raw.key, raw.members)
     except ValueError as error:
         return BadImage("not_a_sample", f"{raw.key}: {error}")
     if len(sample.images) != 1 or not sample.text:

@@ -86,10 +86,14 @@ def test_samples_hold_the_original_bytes_and_where_they_came_from(tmp_path, monk
     assert rows[0]["bytes"] == len(jpeg(3)) and rows[0]["url"] == server.url("/ok/3")
 
 
-def test_keys_of_the_metadata_run_are_kept(tmp_path, monkeypatch, server):
+def test_keys_of_the_metadata_run_lead_back_to_it(tmp_path, monkeypatch, server):
     keys = ["laion-en/00007/000123", "laion-en/00007/000125"]
     source = url_list(tmp_path / "in.parquet", [server.url("/ok/1"), server.url("/absent")], sample_key=keys)
-    assert [row["key"] for row in run(monkeypatch, source, tmp_path / "out")] == keys
+    rows = run(monkeypatch, source, tmp_path / "out")
+    assert [row["source_key"] for row in rows] == keys
+    assert [row["key"] for row in rows] == ["laion-en/00000/000000", "laion-en/00000/000001"]
+    kept = from_members(IndexedShard(str(tmp_path / "out/00000.tar"))[0][1])
+    assert (kept.key, kept.source["sample_key"]) == ("laion-en/00000/000000", keys[0])
 
 
 def test_strange_keys_and_strange_bytes_in_answers_stop_nothing(tmp_path, monkeypatch, server):
@@ -97,6 +101,7 @@ def test_strange_keys_and_strange_bytes_in_answers_stop_nothing(tmp_path, monkey
     urls = [server.url(path) for path in ("/ok/1", "/weird", "/bytes", "/ok/2")]
     rows = run(monkeypatch, url_list(tmp_path / "in.parquet", urls, sample_key=keys), tmp_path / "out")
     assert [row["key"] for row in rows] == [f"laion-en/{split_ids(tmp_path / 'out')[0]}/{i:06d}" for i in range(4)]
+    assert [row["source_key"] for row in rows] == [*keys[:2], None, None]
     assert [row["outcome"] for row in rows] == ["kept", "error", "error", "kept"]
 
 

@@ -14,7 +14,8 @@ import torch
 from corpus.damage import CorruptSample, Damaged
 from corpus.folder import OutputFolder
 from corpus.packs import StageFolder, WrongCorpus
-from corpus.shards import IndexedShard, read_samples
+from corpus.records import to_members
+from corpus.shards import IndexedShard, ShardWriter, read_samples
 from pipelines import dedup, report, retune, verify
 from pipelines.engine import job
 from pipelines.work import stage
@@ -229,6 +230,34 @@ def test_a_split_whose_files_are_gone_or_cut_is_made_again(pairs):
         file.truncate(1000)
     clean(pairs, pairs / "*.tar")
     assert contents(pairs / "out") == whole
+
+
+# ---- keys ------------------------------------------------------------------------------------------------------------
+
+
+def test_rows_that_claim_one_key_are_samples_of_their_own(tmp_path):
+    claimed = ["laion-en/00000/000001"] * 3 + ["../../etc/passwd", "\ud800", 7, None, "x" * 9000]
+    shard(tmp_path / "a.tar", [(jpeg(), CAPTION, {"similarity": 0.4, "sample_key": key}) for key in claimed])
+    rows, samples = clean(tmp_path, tmp_path / "a.tar")
+    assert [row["outcome"] for row in rows] == ["kept"] * 8
+    assert list(samples) == [f"laion-en/00000/{i:06d}" for i in range(8)]
+    found = [sample.source.get("sample_key") for sample in samples.values()]
+    assert found == [*claimed[:4], "\ufffd" * 3, None, None, "x" * 500]
+    assert [row["source_key"] for row in rows][:5] == found[:5]
+
+
+@pytest.mark.parametrize("key", ["gqa/00000/000000", "../../etc/passwd", 3])
+def test_a_sample_under_a_key_that_is_not_its_own_is_an_error(tmp_path, key):
+    stranger = sample("gqa", "caption", 0, key="gqa/00000/000001")
+    members = [
+        (ext, data.replace(b'"gqa/00000/000001"', json.dumps(key).encode())) for ext, data in to_members(stranger)
+    ]
+    with open(tmp_path / "in.tar", "wb") as file:
+        writer = ShardWriter(file)
+        writer.write("gqa/00000/000001" if key != "../../etc/passwd" else key.replace("..", "__"), members)
+        writer.close()
+    command(dedup, "--input", tmp_path / "in.tar", "--each-other", "--workers", "0", "--output", tmp_path / "apart")
+    assert rules_of(tmp_path / "apart") == ["bad_sample"]
 
 
 # ---- verify ----------------------------------------------------------------------------------------------------------

@@ -162,7 +162,7 @@ def _changed(folder: OutputFolder, split: str) -> int:
 
 def _ledger_examples(rows: pa.Table, settings: dict) -> dict[str, list[dict]]:
     """Rows that cleaners changed, rows dropped by each rule in the order of the funnel, and errors by kind."""
-    rows = rows.select([name for name in BASE.names if name != "row"])
+    rows = rows.select([name for name in BASE.names if name != "row" and name in rows.column_names])
     is_kept = pc.equal(rows["outcome"], KEPT)
     examples = {"kept, after cleaning": _examples(rows.filter(pc.and_(is_kept, pc.is_valid(rows["text_after"]))))}
     for outcome, title in ((DROPPED, "{}"), (ERROR, "error: {}")):

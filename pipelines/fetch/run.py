@@ -15,6 +15,7 @@ from yarl import URL
 from corpus.catalog import Dataset
 from corpus.folder import OutputFolder
 from corpus.ledger import ERROR, KEPT, BlownFuse
+from corpus.readers.pairs import KEY_COLUMN
 from corpus.readers.rows import BadRow
 from corpus.readers.slices import Slice
 from corpus.readers.urls import UrlRow, held_urls, read_urls
@@ -154,8 +155,9 @@ class FetchRun:
         if isinstance(result, Earlier):
             self._copy(result)
             return
-        key = getattr(record, "key", None) or f"{self._dataset.name}/{self._split.id}/{row:06d}"
-        about = {"url": record.url, "clip_score": record.clip_score} if isinstance(record, UrlRow) else {}
+        key, about = f"{self._dataset.name}/{self._split.id}/{row:06d}", {}
+        if isinstance(record, UrlRow):
+            about = {"url": record.url, "clip_score": record.clip_score, "source_key": record.key}
         if isinstance(result, Fetched):
             self._heard_from(_host(record.url))
             columns = {"width": result.width, "height": result.height, "bytes": result.size, "sha256": result.digest}
@@ -169,6 +171,8 @@ class FetchRun:
 
     def _sample(self, key: str, row: int, record: UrlRow, result: Fetched) -> Sample:
         source = {"url": record.url, "row": row, "sha256": result.digest}
+        if record.key:
+            source[KEY_COLUMN] = record.key
         if result.url != record.url and URL(record.url) != URL(result.url):
             source["final_url"] = result.url
         return Sample(

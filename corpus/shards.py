@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
 import fsspec
+import numpy as np
 import xxhash
 
 from corpus.damage import CorruptSample, Damaged, how_to_mend
@@ -107,6 +108,11 @@ def _checked_index(raw: bytes, fs, path: str, url: str) -> ShardIndex:
     return index
 
 
+def indexed(url: str) -> "IndexedShard | None":
+    """Open a shard by the index beside it; None where there is none of ours. Raises Damaged."""
+    return None if _index_beside(url) is None else IndexedShard(url)
+
+
 def _verified(file: BinaryIO, index: ShardIndex, url: str) -> Iterator[RawSample]:
     for i in range(len(index)):
         data = file.read(int(index.offsets[i + 1] - index.offsets[i]))
@@ -149,6 +155,10 @@ class IndexedShard:
     def whole(self, i: int) -> bool:
         """Whether sample `i` is as it was written."""
         return self._index.matches(i, self._sample(i))
+
+    def whole_at(self, offset: int) -> bool:
+        """Whether the sample that a byte of the tar belongs to is as it was written."""
+        return self.whole(int(np.searchsorted(self._index.offsets, offset, side="right")) - 1)
 
     def _sample(self, i: int) -> bytes:
         return self._read(int(self._index.offsets[i]), int(self._index.offsets[i + 1]))

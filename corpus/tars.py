@@ -143,9 +143,10 @@ def _walk(file: BinaryIO, end: bytes) -> Generator[tuple[str, bytes | None, str 
 
 def _parse_header(block: bytes) -> tuple[str, int, bytes]:
     """Return (name, size, type) of a header. Raises tarfile.HeaderError."""
-    name, size = block[:100].rstrip(b"\0"), block[124:135]
-    if name.isascii() and size.isdigit() and _plain_block(name, size) == block:
-        return name.decode(), int(size, 8), tarfile.REGTYPE
+    if block[100:124] == _PLAIN_HEADER[100:124] and block[156:] == _PLAIN_HEADER[156:]:  # ours, in all likelihood
+        name, size = block[:100].rstrip(b"\0"), block[124:135]
+        if name.isascii() and size.isdigit() and _plain_block(name, size) == block:
+            return name.decode(), int(size, 8), tarfile.REGTYPE
     info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
     if info.size < 0:
         raise tarfile.InvalidHeaderError(f"it declares {info.size} bytes")

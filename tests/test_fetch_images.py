@@ -22,6 +22,7 @@ from pipelines import fetch_images
 from pipelines.fetch.ordered import Spool, in_order
 from tests.bad_server import BadServer, jpeg
 from tests.folders import ledger, of_split, split_ids
+from tests.test_shards import flip
 
 ROOT = Path(__file__).resolve().parent.parent
 # What each URL of the bad server must be in the ledger: outcome, rule.
@@ -127,6 +128,16 @@ def test_retry_failed_asks_for_the_failed_alone_and_ends_as_if_they_had_worked(t
     server.requests.clear()
     run(monkeypatch, source, tmp_path / "out")
     assert not server.requests  # committed splits stay as they are without --retry-failed
+
+
+def test_retry_failed_fetches_what_rotted_again(tmp_path, monkeypatch, server):
+    source = url_list(tmp_path / "in.parquet", [server.url(path) for path in ("/ok/1", "/absent", "/ok/2")])
+    run(monkeypatch, source, tmp_path / "out")
+    whole = contents(tmp_path / "out")
+    flip(tmp_path / "out/00000.tar", 9000)
+    server.requests.clear()
+    run(monkeypatch, source, tmp_path / "out", "--retry-failed")
+    assert set(server.requests) == {"/ok/1", "/absent"} and contents(tmp_path / "out") == whole
 
 
 def test_a_dead_host_is_given_up_after_twenty_rows(tmp_path, monkeypatch, server):

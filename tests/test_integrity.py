@@ -14,7 +14,9 @@ import torch
 from corpus.damage import CorruptSample, Damaged
 from corpus.folder import OutputFolder
 from corpus.packs import StageFolder, WrongCorpus
-from corpus.records import to_members
+from corpus.readers.images import open_images
+from corpus.readers.rows import ImageRef
+from corpus.records import BadImage, to_members
 from corpus.shards import IndexedShard, ShardWriter, read_samples
 from pipelines import dedup, report, retune, verify
 from pipelines.engine import job
@@ -214,6 +216,15 @@ def test_jobs_over_cleaned_shards_record_what_rotted(pairs, capsys):
     capsys.readouterr()
     command(report, pairs / "out")
     assert "00001.tar: sample 1 is damaged" in capsys.readouterr().out
+
+
+def test_images_found_in_a_shard_by_name_are_verified_too(copy):
+    tar = copy / "cleaned/gqa/00000.tar"
+    flip(tar, int(IndexedShard(str(tar))._index.offsets[2]) * 8 + 9000)
+    store = open_images(str(copy / "cleaned/gqa"))
+    assert store.read(ImageRef(names=("gqa/00000/000002.png",)))
+    with pytest.raises(BadImage, match="does not match its checksum.*verify.py"):
+        store.read(ImageRef(names=("gqa/00000/000004.png",)))
 
 
 def test_a_damaged_ledger_stops_retune_and_report(pairs):

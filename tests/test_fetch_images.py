@@ -92,9 +92,10 @@ def test_keys_of_the_metadata_run_lead_back_to_it(tmp_path, monkeypatch, server)
     source = url_list(tmp_path / "in.parquet", [server.url("/ok/1"), server.url("/absent")], sample_key=keys)
     rows = run(monkeypatch, source, tmp_path / "out")
     assert [row["source_key"] for row in rows] == keys
-    assert [row["key"] for row in rows] == ["laion-en/00000/000000", "laion-en/00000/000001"]
-    kept = from_members(IndexedShard(str(tmp_path / "out/00000.tar"))[0][1])
-    assert (kept.key, kept.source["sample_key"]) == ("laion-en/00000/000000", keys[0])
+    ours = [f"laion-en/{split_ids(tmp_path / 'out')[0]}/{i:06d}" for i in range(2)]
+    assert [row["key"] for row in rows] == ours
+    kept = from_members(IndexedShard(str(of_split(tmp_path / "out", "tar")))[0][1])
+    assert (kept.key, kept.source["sample_key"]) == (ours[0], keys[0])
 
 
 def test_strange_keys_and_strange_bytes_in_answers_stop_nothing(tmp_path, monkeypatch, server):
@@ -134,7 +135,7 @@ def test_retry_failed_fetches_what_rotted_again(tmp_path, monkeypatch, server):
     source = url_list(tmp_path / "in.parquet", [server.url(path) for path in ("/ok/1", "/absent", "/ok/2")])
     run(monkeypatch, source, tmp_path / "out")
     whole = contents(tmp_path / "out")
-    flip(tmp_path / "out/00000.tar", 9000)
+    flip(of_split(tmp_path / "out", "tar"), 9000)
     server.requests.clear()
     run(monkeypatch, source, tmp_path / "out", "--retry-failed")
     assert set(server.requests) == {"/ok/1", "/absent"} and contents(tmp_path / "out") == whole

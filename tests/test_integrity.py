@@ -22,6 +22,7 @@ from pipelines import dedup, report, retune, verify
 from pipelines.engine import job
 from pipelines.work import stage
 from tests.cleaned import sample, write_cleaned
+from tests.folders import ledger, of_split, split_ids
 from tests.test_build_stage import build, bytes_of
 from tests.test_clean_laion import CAPTION, clean, jpeg, shard
 from tests.test_job import contents
@@ -200,22 +201,21 @@ def pairs(tmp_path):
 
 
 def rules_of(folder: Path) -> list[str | None]:
-    rows = [row for path in sorted(folder.glob("0*.parquet")) for row in pq.read_table(path).to_pylist()]
-    return [row["rule"] for row in rows]
+    return [row["rule"] for row in ledger(folder)]
 
 
 def test_jobs_over_cleaned_shards_record_what_rotted(pairs, capsys):
-    tar = pairs / "out/00001.tar"
+    tar = of_split(pairs / "out", "tar", 1)
     flip(tar, int(IndexedShard(str(tar))._index.offsets[1]) * 8 + 5000)
     retuned = ["--set", "clip_score.min=0.305", "--workers", "0", "--output"]
     command(retune, pairs / "out", *retuned, pairs / "retuned")
     assert rules_of(pairs / "retuned")[4:] == ["clip_score", "corrupt_sample", None, None]
     apart = ["--each-other", "--workers", "0", "--output", pairs / "apart", "--dataset", "laion-en"]
-    command(dedup, "--input", pairs / "out/00001.tar", *apart)
+    command(dedup, "--input", tar, *apart)
     assert rules_of(pairs / "apart").count("corrupt_sample") == 1
     capsys.readouterr()
     command(report, pairs / "out")
-    assert "00001.tar: sample 1 is damaged" in capsys.readouterr().out
+    assert f"{tar}: sample 1 is damaged" in capsys.readouterr().out
 
 
 def test_images_found_in_a_shard_by_name_are_verified_too(copy):
@@ -228,16 +228,17 @@ def test_images_found_in_a_shard_by_name_are_verified_too(copy):
 
 
 def test_a_damaged_ledger_stops_retune_and_report(pairs):
-    flip(pairs / "out/00000.parquet", 999)
+    path = of_split(pairs / "out", "parquet")
+    flip(path, 999)
     for module, *arguments in ((retune, "--set", "clip_score.min=0.3", "--output", pairs / "r"), (report,)):
-        with pytest.raises(Damaged, match="00000.parquet is not what its manifest says"):
+        with pytest.raises(Damaged, match=f"{path.name} is not what its manifest says"):
             command(module, pairs / "out", *arguments)
 
 
 def test_a_split_whose_files_are_gone_or_cut_is_made_again(pairs):
     whole = contents(pairs / "out")
-    (pairs / "out/00000.idx").unlink()
-    with open(pairs / "out/00001.tar", "r+b") as file:
+    of_split(pairs / "out", "idx").unlink()
+    with open(of_split(pairs / "out", "tar", 1), "r+b") as file:
         file.truncate(1000)
     clean(pairs, pairs / "*.tar")
     assert contents(pairs / "out") == whole
@@ -251,7 +252,7 @@ def test_rows_that_claim_one_key_are_samples_of_their_own(tmp_path):
     shard(tmp_path / "a.tar", [(jpeg(), CAPTION, {"similarity": 0.4, "sample_key": key}) for key in claimed])
     rows, samples = clean(tmp_path, tmp_path / "a.tar")
     assert [row["outcome"] for row in rows] == ["kept"] * 8
-    assert list(samples) == [f"laion-en/00000/{i:06d}" for i in range(8)]
+    assert list(samples) == [f"laion-en/{split_ids(tmp_path / 'out')[0]}/{i:06d}" for i in range(8)]
     found = [sample.source.get("sample_key") for sample in samples.values()]
     assert found == [*claimed[:4], "\ufffd" * 3, None, None, "x" * 500]
     assert [row["source_key"] for row in rows][:5] == found[:5]
@@ -298,17 +299,18 @@ def test_verify_names_file_sample_and_command(copy, capsys):
 
 def test_discarded_splits_and_no_others_are_made_again(pairs, capsys):
     whole = contents(pairs / "out")
-    untouched = (pairs / "out/00000.tar").stat().st_mtime_ns
-    flip(pairs / "out/00001.tar", 4321)
-    flip(pairs / "out/00001.idx", 4321 % 300)
+    untouched, tar = of_split(pairs / "out", "tar"), of_split(pairs / "out", "tar", 1)
+    written = untouched.stat().st_mtime_ns
+    flip(tar, 4321)
+    flip(tar.with_suffix(".idx"), 321)
     assert run_verify(pairs / "out", "--discard") == 1
-    assert not (pairs / "out/00001.json").exists()
+    assert not tar.with_suffix(".json").exists()
     assert (
         "discarded; now run again, with the same arguments: python pipelines/clean_laion.py" in capsys.readouterr().out
     )
     clean(pairs, pairs / "*.tar")
     assert run_verify(pairs / "out") == 0 and contents(pairs / "out") == whole
-    assert (pairs / "out/00000.tar").stat().st_mtime_ns == untouched
+    assert untouched.stat().st_mtime_ns == written
 
 
 def test_verify_follows_a_stage_to_its_corpus_and_tokenizer(copy, tmp_path, capsys):

@@ -12,14 +12,18 @@ import re
 import tempfile
 import time
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import BinaryIO
 
 import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
+from corpus.damage import Damaged, how_to_mend
 from corpus.ledger import Counts
+from corpus.seals import SEAL, digest
 
 VERSION = "0.1.0"
 JOB = "job.json"
@@ -30,12 +34,6 @@ _OURS = re.compile(r"^(?P<split>[a-z0-9_-]+)\.(tar|idx|parquet|urls\.parquet|jso
 
 class SettingsDiffer(Exception):
     """The folder was made with other settings."""
-
-
-def digest(value) -> str:
-    """Return the SHA-256 of a JSON value, written canonically."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -51,16 +49,28 @@ class Manifest:
     version: str
     seconds: float
     records: int | None = None  # in the input, by the reader's own count; a record may be several rows
+    sizes: dict[str, int] | None = None  # in bytes, by file suffix; folders of earlier versions have none
 
     @classmethod
     def from_json(cls, raw: bytes, where: str) -> "Manifest":
-        """Parse a manifest; ValueError names the file when it is none."""
+        """Parse a manifest. Raises Damaged, naming the file, when it is none or not as it was written."""
         try:
             record = json.loads(raw)
-            return cls(**record | {"counts": Counts(**record["counts"])})
-        except (ValueError, TypeError, KeyError) as error:
-            message = f"{where} is no manifest of ours ({error}); remove it, and the split is made again"
-            raise ValueError(message) from None
+            seal = record.pop(SEAL, None)  # folders of earlier versions have none
+            manifest = cls(**record | {"counts": Counts(**record["counts"])})
+            if seal not in (None, manifest.seal()):
+                raise ValueError("its content does not match its own digest")
+            return manifest
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise Damaged(f"{where} is no manifest of ours, or altered ({error}): {how_to_mend(where)}") from None
+
+    def seal(self) -> str:
+        """Return the digest of all that it says, the time it took aside."""
+        return digest(asdict(self) | {"seconds": 0})
+
+    def to_json(self) -> bytes:
+        """Return the content of the manifest's file."""
+        return json.dumps(asdict(self) | {SEAL: self.seal()}, sort_keys=True, indent=1).encode()
 
 
 class OutputFolder:
@@ -77,10 +87,15 @@ class OutputFolder:
 
     def names(self) -> list[str]:
         """List the folder's files, sorted; an absent folder is empty."""
+        return list(self.sizes())
+
+    def sizes(self) -> dict[str, int]:
+        """Return the size of each of the folder's files by name, sorted, from one listing."""
         self.fs.invalidate_cache()
         if not self.fs.isdir(self.root):
-            return []
-        return sorted(path.rpartition("/")[2] for path in self.fs.ls(self.root, detail=False))
+            return {}
+        listed = self.fs.ls(self.root, detail=True)
+        return {entry["name"].rstrip("/").rpartition("/")[2]: entry["size"] for entry in sorted(listed, key=_by_name)}
 
     def read(self, name: str) -> bytes:
         """Return a file's bytes."""
@@ -99,7 +114,7 @@ class OutputFolder:
         if overwrite:
             self._remove([name for name in names if _OURS.match(name) or name == JOB])
         elif JOB in names:
-            _refuse_other_settings(self.url, json.loads(self.read(JOB)), settings)
+            _refuse_other_settings(self.url, self.settings(), settings)
         elif strangers := [name for name in names if not name.startswith(".")]:
             raise SettingsDiffer(
                 f"{self.url} holds files but no {JOB}, so no job of ours made it ({', '.join(strangers[:3])}); "
@@ -119,15 +134,49 @@ class OutputFolder:
             return json.loads(self.read(JOB))
         except FileNotFoundError:
             raise FileNotFoundError(f"{self.url} is no output folder of ours: it has no {JOB}") from None
+        except ValueError as error:
+            raise Damaged(f"{self.url}/{JOB} is damaged ({error}): use --overwrite to start anew") from None
 
     def manifests(self) -> dict[str, Manifest]:
         """Return the committed splits by id, in order."""
-        names = [n for n in self.names() if n.endswith(".json") and _OURS.match(n) and n not in _NO_MANIFESTS]
-        return {name[:-5]: Manifest.from_json(self.read(name), self.path(name)) for name in names}
+        return {split: self.manifest(split) for split in self.splits()}
+
+    def splits(self) -> list[str]:
+        """Return the ids of the committed splits, in order."""
+        names = (name for name in self.names() if name not in _NO_MANIFESTS)
+        return [name[:-5] for name in names if name.endswith(".json") and _OURS.match(name)]
+
+    def complete(self, manifest: Manifest, sizes: Mapping[str, int]) -> bool:
+        """Whether a split's files are there, of the sizes that its manifest lists; `sizes` are the folder's."""
+        there = {suffix: sizes.get(f"{manifest.split}.{suffix}") for suffix in manifest.files}
+        return None not in there.values() and manifest.sizes in (None, there)
+
+    def manifest(self, split: str) -> Manifest:
+        """Return a committed split's manifest. Raises Damaged; FileNotFoundError for a split that has not happened."""
+        return Manifest.from_json(self.read(f"{split}.json"), f"{self.url}/{split}.json")
+
+    def table(self, manifest: Manifest, suffix: str = "parquet", columns: Sequence[str] | None = None) -> pa.Table:
+        """Read a split's ledger, or another table of it, and verify it by the manifest. Raises Damaged."""
+        return pq.read_table(pa.BufferReader(self.verified(manifest, suffix)), columns=columns)
+
+    def verified(self, manifest: Manifest, suffix: str) -> bytes:
+        """Return the bytes of a split's file, which are those that its manifest lists. Raises Damaged."""
+        where = f"{self.url}/{manifest.split}.{suffix}"
+        try:
+            raw = self.read(f"{manifest.split}.{suffix}")
+        except FileNotFoundError:
+            raise Damaged(f"{where} is missing: {how_to_mend(where)}") from None
+        if hashlib.sha256(raw).hexdigest() != manifest.files[suffix]:
+            raise Damaged(f"{where} is not what its manifest says, cut or altered: {how_to_mend(where)}")
+        return raw
 
     def remove_splits(self, splits: Collection[str]) -> None:
         """Remove all files of splits."""
         self._remove([n for n in self.names() if (ours := _OURS.match(n)) and ours["split"] in splits])
+
+    def withdraw(self, split: str) -> None:
+        """Remove a split's manifest: from here until a new one stands, the split has not happened."""
+        self.fs.rm_file(self.path(f"{split}.json"))
 
     def begin(self, split: str, suffixes: tuple[str, ...]) -> "SplitFiles":
         """Open temporary files `split`.SUFFIX for writing; use as a context manager and call `commit`."""
@@ -137,6 +186,10 @@ class OutputFolder:
         # Manifests go first: a split that loses its files before its manifest would look finished.
         for name in sorted(names, key=lambda n: not n.endswith(".json")):
             self.fs.rm_file(self.path(name))
+
+
+def _by_name(entry: dict) -> str:
+    return entry["name"]
 
 
 def _refuse_other_settings(url: str, theirs: dict, ours: dict) -> None:
@@ -177,10 +230,12 @@ class SplitFiles:
     def commit(self, counts: Counts, records: int, settings_digest: str, fingerprint: dict, source: dict) -> Manifest:
         """Make the split happen: data files first, the manifest last."""
         counts.check(self.split)
-        files = {suffix: file.commit() for suffix, file in self._files.items()}
+        written = {suffix: file.commit() for suffix, file in self._files.items()}
+        files, sizes = ({suffix: told[i] for suffix, told in written.items()} for i in (0, 1))
         seconds = round(time.monotonic() - self._started, 3)
-        manifest = Manifest(self.split, counts, files, settings_digest, fingerprint, source, VERSION, seconds, records)
-        self._folder.write(f"{self.split}.json", json.dumps(asdict(manifest), sort_keys=True, indent=1).encode())
+        about = (settings_digest, fingerprint, source, VERSION, seconds, records, sizes)
+        manifest = Manifest(self.split, counts, files, *about)
+        self._folder.write(f"{self.split}.json", manifest.to_json())
         return manifest
 
 
@@ -215,10 +270,11 @@ class _Temporary:
     def __exit__(self, *_):
         self.discard()
 
-    def commit(self) -> str:
-        """Flush to disk and move to the final name; return the content's SHA-256."""
+    def commit(self) -> tuple[str, int]:
+        """Flush to disk and move to the final name; return the content's SHA-256 and size."""
         self._file.flush()
         os.fsync(self._file.fileno())
+        size = os.fstat(self._file.fileno()).st_size
         self._file.close()
         target = self._folder.path(self._name)
         if self._folder.local:
@@ -227,7 +283,7 @@ class _Temporary:
         else:
             self._folder.fs.put_file(self._path, target)
             os.unlink(self._path)
-        return self.stream.sha256.hexdigest()
+        return self.stream.sha256.hexdigest(), size
 
     def discard(self) -> None:
         """Close and remove the file unless it was committed."""

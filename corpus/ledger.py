@@ -18,12 +18,13 @@ from corpus.census import Census
 from corpus.verdicts import DROPPED, ERROR, KEPT
 
 ROWS_PER_GROUP = 65_536
-_UNIQUE = ("key", "row", "text_before", "text_after", "thumbnail")
+_UNIQUE = ("key", "row", "source_key", "text_before", "text_after", "thumbnail")
 
 BASE = pa.schema(
     [
         ("key", pa.string()),
         ("row", pa.int64()),  # ordinal in the input split
+        ("source_key", pa.string()),  # what the input calls the row: its key in an earlier step, its name in a tar
         ("outcome", pa.string()),
         ("rule", pa.string()),  # the rule that dropped the row, or the kind of error
         ("value", pa.float64()),  # what that rule measured

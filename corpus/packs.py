@@ -21,8 +21,10 @@ from dataclasses import dataclass
 import fsspec
 import numpy as np
 
+from corpus.damage import Damaged, how_to_mend
 from corpus.folder import digest
 from corpus.records import IMAGE_EXTENSIONS, EncodedImage
+from corpus.seals import read_sealed, sealed
 from corpus.shards import IndexedShard
 from corpus.tokens import Tokenizer, load_tokenizer
 
@@ -102,12 +104,23 @@ class StageFolder:
         return self.num_packs
 
     def __getitem__(self, i: int) -> Pack:
-        """Return pack `i`, 0 <= i < len(self). Raises WrongCorpus or ValueError, naming the shard, on damage."""
+        """Return pack `i`, 0 <= i < len(self).
+
+        Raises CorruptSample where the pack alone is damaged; Damaged or WrongCorpus, naming the file, for a shard.
+        """
+        shard, inside = self._place(i)
+        return pack_from_members(*self._shard(shard)[inside])
+
+    def where(self, i: int) -> str:
+        """Name the place of pack `i`: its shard, and its number in it."""
+        shard, inside = self._place(i)
+        return f"{self._shards[shard]['id']}.tar sample {inside}"
+
+    def _place(self, i: int) -> tuple[int, int]:
         if not 0 <= i < self.num_packs:
             raise IndexError(f"{self.path}: pack {i} of {self.num_packs}")
         shard = int(np.searchsorted(self._ends, i, side="right"))
-        first = int(self._ends[shard]) - self._shards[shard]["packs"]
-        return pack_from_members(*self._shard(shard)[i - first])
+        return shard, i - int(self._ends[shard]) + self._shards[shard]["packs"]
 
     def index(self, seed: int, consumed: int) -> int:
         """Return which pack is read after `consumed` others (0, 1, 2, ... over all epochs). Pure, O(1).
@@ -153,8 +166,11 @@ class StageFolder:
 
     def _checked_shard(self, entry: dict) -> IndexedShard:
         path = f"{self.path}/{entry['id']}"
-        manifest = json.loads(_read(f"{path}.json"))
-        if manifest["files"]["tar"] != entry["sha256"]:
+        try:
+            digest_of_tar = json.loads(_read(f"{path}.json"))["files"]["tar"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise Damaged(f"{path}.json is damaged ({error}): {how_to_mend(path)}") from None
+        if digest_of_tar != entry["sha256"]:
             raise WrongCorpus(
                 f"{path}.tar is not the shard that {self.path}/{CORPUS} lists (another tokenizer, other data or "
                 "another run): run build_stage.py again with the settings of this folder"
@@ -171,7 +187,9 @@ class StageFolder:
 def read_corpus(path: str) -> dict:
     """Read a stage folder's `corpus.json`. Raises WrongCorpus when there is none, or one of another format."""
     try:
-        record = json.loads(_read(f"{path}/{CORPUS}"))
+        record = read_sealed(
+            _read(f"{path}/{CORPUS}"), f"{path}/{CORPUS}", "run build_stage.py again; it is written last"
+        )
     except FileNotFoundError:
         raise WrongCorpus(
             f"{path} is no finished stage folder: it has no {CORPUS}; build_stage.py writes it last"
@@ -181,6 +199,11 @@ def read_corpus(path: str) -> dict:
             f"{path}/{CORPUS} has format {record.get('format')}, this code reads {FORMAT}: build it again"
         )
     return record
+
+
+def write_corpus(record: dict) -> bytes:
+    """Return the content of `corpus.json`."""
+    return json.dumps(sealed(record), indent=1, ensure_ascii=False).encode()
 
 
 def corpus_digest(record: dict) -> str:

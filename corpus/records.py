@@ -6,6 +6,7 @@ Images are taken as stored: an EXIF orientation is not applied, as COCO's annota
 
 import io
 import json
+import re
 import warnings
 from dataclasses import dataclass, field
 
@@ -63,6 +64,7 @@ class Sample:
     annotations: dict = field(default_factory=dict)
 
 
+_OUR_KEY = re.compile(r"[\w-]+/[\w-]+/[\w-]+", re.ASCII)
 _JSON_FIELDS = (
     "key", "dataset", "task", "language", "width", "height", "text", "scores", "source", "annotations",
 )  # fmt: skip
@@ -81,6 +83,16 @@ def to_members(sample: Sample) -> list[tuple[str, bytes]]:
     record = {name: getattr(sample, name) for name in _JSON_FIELDS}
     members.append(("json", json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode()))
     return members
+
+
+def from_shard(key: str, members: dict[str, bytes]) -> Sample:
+    """Rebuild a sample that a job of ours wrote under `key`. Raises ValueError for any other."""
+    sample = from_members(members)
+    if sample.key != key or not _OUR_KEY.fullmatch(key):
+        raise ValueError(
+            f"not a sample of ours: its name in the tar is {key!r}, its json says {str(sample.key)[:200]!r}"
+        )
+    return sample
 
 
 def from_members(members: dict[str, bytes]) -> Sample:

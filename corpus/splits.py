@@ -126,20 +126,25 @@ class Sink:
 
     def commit(self) -> Manifest:
         """Close the files, check that every row is accounted for, and make the split happen."""
-        if self._shard is not None:
-            self._shard.close()
-            self._files["idx"].write(self._shard.index())
-        elif self._table_writer is None:
+        if self._shard is None and self._table_writer is None:
             self.write_table(pa.table({"key": pa.array([], pa.string())}))
         if self._table_writer is not None:
             self._table_writer.close()
         told = self._ledger.close()
         with self._accusing():
             counts = replace(told, rows=self._census.check())
+            if self._shard is not None:
+                self._close_shard()
         if counts.kept != self._written:
             raise AssertionError(f"split {self._split.id}: {counts.kept} kept rows, {self._written} samples written")
         records = self._census.records
         return self._files.commit(counts, records, self._digest, self._split.fingerprint, self._split.source)
+
+    def _close_shard(self) -> None:
+        if self._shard.namesakes:
+            raise Unaccounted(f"two of its samples have the key {self._shard.namesakes}, and would be read as one")
+        self._shard.close()
+        self._files["idx"].write(self._shard.index())
 
     @contextlib.contextmanager
     def _accusing(self) -> Iterator[None]:

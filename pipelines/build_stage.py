@@ -6,7 +6,6 @@ each task its text format and loss mask, tokenises, packs whole samples of one t
 ledgers, manifests, a copy of the tokenizer and corpus.json.
 """
 
-import json
 import math
 import sys
 import tempfile
@@ -19,9 +18,7 @@ from pathlib import Path
 if __name__ == "__main__":  # run as a script: the checkout's root, not pipelines/, holds the packages
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-import fsspec
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from corpus import packs
 from corpus.catalog import find
@@ -178,13 +175,13 @@ def finish(output: str, stage: int, spec: str | None, recipe: Recipe, mixture: l
     _copy_tokenizer(spec, folder)
     shards, by_dataset, manifests = [], {}, folder.manifests()
     with ThreadPoolExecutor(16) as pool:  # a large stage has a hundred thousand ledgers
-        counted = list(pool.map(lambda split: _count_packs(folder, split), manifests))
+        counted = list(pool.map(lambda manifest: _count_packs(folder, manifest), manifests.values()))
     for (split, manifest), (counts, datasets) in zip(manifests.items(), counted, strict=True):
         shards.append({"id": split, "task": split.rpartition("-")[0], **counts, "sha256": manifest.files["tar"]})
         for name, numbers in datasets.items():
             _add(by_dataset.setdefault(name, {}).setdefault(shards[-1]["task"], {}), numbers)
     record = _record(stage, load_tokenizer(spec).special, recipe, shards, by_dataset, mixture)
-    folder.write(packs.CORPUS, json.dumps(record, indent=1, ensure_ascii=False).encode())
+    folder.write(packs.CORPUS, packs.write_corpus(record))
     return record
 
 
@@ -200,10 +197,10 @@ def _copy_tokenizer(spec: str | None, folder: OutputFolder) -> None:
             folder.fs.put_file(str(file), f"{target}/{file.name}")
 
 
-def _count_packs(folder: OutputFolder, split: str) -> tuple[dict, dict[str, dict]]:
+def _count_packs(folder: OutputFolder, manifest: Manifest) -> tuple[dict, dict[str, dict]]:
     """Return a split's counts, and those by dataset, from its ledger."""
-    with fsspec.open(f"{folder.url}/{split}.parquet", "rb") as file:
-        table = pq.read_table(file, columns=["outcome", "pack", "dataset", "tokens", "supervised", "images"])
+    columns = ["outcome", "pack", "dataset", "tokens", "supervised", "images"]
+    table = folder.table(manifest, columns=columns)
     kept = table.filter(pc.equal(table["outcome"], KEPT))
     summed = [("tokens", "sum"), ("supervised", "sum"), ("images", "sum"), ([], "count_all")]
     datasets = {

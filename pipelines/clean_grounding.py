@@ -215,12 +215,9 @@ class _Resolved:
 
 def _print_audit(folder: OutputFolder, method: str) -> None:
     """Print how many boxes the choice of phrases kept, and how many the exact optimum would have kept."""
-    import pyarrow.parquet as pq
-
     kept = lost = 0
-    for split in folder.manifests():
-        with folder.fs.open(folder.path(f"{split}.parquet"), "rb") as file:
-            table = pq.read_table(file, columns=["boxes", "boxes_below_optimum"])
+    for manifest in folder.manifests().values():
+        table = folder.table(manifest, columns=["boxes", "boxes_below_optimum"])
         kept += pc.sum(table["boxes"]).as_py() or 0
         lost += pc.sum(table["boxes_below_optimum"]).as_py() or 0
     if kept:

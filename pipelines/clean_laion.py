@@ -3,7 +3,8 @@
 
 Inputs: img2dataset-style WebDataset shards, parquet with an image column, or parquet of URLs alone. The last is
 metadata mode: every rule that needs no image runs, and the output is the cleaned parquet (ID.urls.parquet), ready for
-fetch_images.py; a later run over the downloaded shards completes the rules, and the two ledgers join by key.
+fetch_images.py; a later run over the downloaded shards completes the rules, and the `source_key` of its
+ledger leads back to the first one's `key`.
 """
 
 import sys
@@ -25,7 +26,7 @@ from corpus.inputs import fingerprint, names
 from corpus.ledger import KEPT
 from corpus.readers import pairs
 from corpus.readers.pairs import Pair
-from corpus.shards import sample_keys
+from corpus.shards import keys_in
 from corpus.splits import Sink, Split
 from pipelines.engine import job
 from pipelines.work import scoring
@@ -155,8 +156,7 @@ def _held(source: Mapping, limit: int | None) -> np.ndarray:
     if source["kind"] == "unreadable":
         return np.arange(1)
     if source["kind"] == "shard":
-        with fsspec.open(source["url"], "rb", compression="infer") as file:
-            keys = sample_keys(file)
+        keys = keys_in(source["url"])
         lost = [] if limit is not None else pairs.lost_downloads(source["url"], set(keys))
         return np.arange(len(keys) + sum(1 for _ in lost))
     with fsspec.open(source["url"], "rb") as file:
@@ -177,8 +177,7 @@ def _limited(batches, limit: int | None):
 
 
 def _shard_batches(split: Split, dataset: Dataset) -> Iterator[list[Pair]]:
-    with fsspec.open(split.source["url"], "rb", compression="infer") as file:
-        yield from pairs.shard_pairs(file, dataset.columns)
+    yield from pairs.shard_pairs(split.source["url"], dataset.columns)
 
 
 def _table_batches(split: Split, dataset: Dataset, images: str | None) -> Iterator[list[Pair]]:
@@ -217,6 +216,8 @@ def _clean_table(
     text_column = layout.columns["text"]
     cleaned = table.set_column(table.column_names.index(text_column), text_column, verdicts["text_after"])
     if pairs.KEY_COLUMN in cleaned.column_names:
+        found = [pairs.found_key(value) for value in cleaned[pairs.KEY_COLUMN].to_pylist()]
+        verdicts = verdicts.append_column("source_key", pa.array(found, pa.string()))
         cleaned = cleaned.drop_columns([pairs.KEY_COLUMN])
     sink.write_table(cleaned.append_column(pairs.KEY_COLUMN, keys).filter(kept))
     rows = pa.array(range(row, row + table.num_rows), pa.int64())

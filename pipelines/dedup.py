@@ -29,9 +29,9 @@ from cleaners.dedup import (
 )
 from cleaners.phash import LONG_BYTES, VIEWS, Hashes, hash_views
 from corpus.folder import OutputFolder, digest
-from corpus.readers.slices import Slice, open_file
-from corpus.records import BadImage, Sample, decode_image, from_members
-from corpus.shards import RawSample, read_shard
+from corpus.readers.slices import Slice
+from corpus.records import BadImage, Sample, decode_image, from_shard
+from corpus.shards import RawSample, read_samples
 from corpus.splits import Sink, Split
 from pipelines.engine import job, two_pass
 from pipelines.engine.thumbnails import Thumbnails
@@ -110,20 +110,19 @@ class _Judged:
 
 def judge(split: Split, *, evaluation: str | None, limit: int | None = None) -> Iterator[_Judged]:
     """Yield every sample of a shard with its hashes and the nearest evaluation image, in order."""
-    with open_file(split.source["url"]) as file:
-        for row, raw in annotated.limited(enumerate(read_shard(file)), limit):
-            judged = _Judged(row, raw)
-            try:
-                _examine(judged, load(evaluation))
-            except BadImage as error:
-                judged.error = error.kind, str(error)
-            except ValueError as error:
-                judged.error = raw.problem or "bad_sample", raw.detail or str(error)
-            yield judged
+    for row, raw in annotated.limited(enumerate(read_samples(split.source["url"])), limit):
+        judged = _Judged(row, raw)
+        try:
+            _examine(judged, load(evaluation))
+        except BadImage as error:
+            judged.error = error.kind, str(error)
+        except ValueError as error:
+            judged.error = raw.problem or "bad_sample", raw.detail or str(error)
+        yield judged
 
 
 def _examine(judged: _Judged, evaluation: tuple[Matcher, list[str]] | None) -> None:
-    judged.sample = from_members(judged.raw.members)
+    judged.sample = from_shard(judged.raw.key, judged.raw.members)
     for i, image in enumerate(judged.sample.images):
         hashes = hash_views(decode_image(image.data))
         judged.hashes = hashes if i == 0 else judged.hashes

@@ -16,19 +16,18 @@ from typing import NamedTuple
 if __name__ == "__main__":  # run as a script: the checkout's root, not pipelines/, holds the packages
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from corpus.catalog import Dataset, find
+from corpus.damage import CorruptSample
 from corpus.folder import OutputFolder
 from corpus.ledger import BASE
 from corpus.rules import RuleTable, WrongRule, failing
 from corpus.shards import IndexedShard
 from corpus.splits import Sink, Split
-from corpus.verdicts import DROPPED, KEPT
+from corpus.verdicts import DROPPED, ERROR, KEPT
 from pipelines.clean_laion import clean_split
 from pipelines.engine import job
 from pipelines.work.datasets import TABLES, changed_rules, rule_settings, rules_of, whole_catalog
@@ -147,8 +146,7 @@ def _scores(folder: OutputFolder, split: str | None) -> dict[str, pa.DataType]:
 
 
 def _ledger(folder: OutputFolder, split: str, columns: list[str] | None = None) -> pa.Table:
-    with folder.fs.open(folder.path(f"{split}.parquet"), "rb") as file:
-        return pq.read_table(file, columns=columns)
+    return folder.table(folder.manifest(split), columns=columns)
 
 
 class Judged(NamedTuple):
@@ -205,15 +203,26 @@ def retune_split(
     falls = found.kept & found.fails
     stays = np.flatnonzero(~falls[found.kept])
     if rows_of_urls:
-        with fsspec.open(f"{old.url}/{split.id}.urls.parquet", "rb") as file:
-            sink.write_table(pq.read_table(file).take(pa.array(stays)))
+        sink.write_table(old.table(old.manifest(split.id), "urls.parquet").take(pa.array(stays)))
     else:
         shard = IndexedShard(f"{old.url}/{split.id}.tar")
-        for i in stays:
-            key, members = shard[int(i)]
-            sink.write_members(key, members.items())
+        ledger = _copy_samples(shard, stays, np.flatnonzero(found.kept), sink, ledger)
     moves = falls | (found.dropped & found.fails)
     sink.rows(_with_verdicts(ledger, moves, found.rule, found.value, found.threshold))
+
+
+def _copy_samples(shard: IndexedShard, stays: np.ndarray, rows: np.ndarray, sink: Sink, ledger: pa.Table) -> pa.Table:
+    """Copy the samples that stay; return the ledger, in which those that rotted since they were written are errors."""
+    outcome, rule, detail = (ledger[name].to_pylist() for name in ("outcome", "rule", "detail"))
+    for i in stays.tolist():
+        try:
+            key, members = shard[i]
+            sink.write_members(key, members.items())
+        except CorruptSample as error:
+            outcome[rows[i]], rule[rows[i]], detail[rows[i]] = ERROR, error.kind, str(error)
+    for name, column in (("outcome", outcome), ("rule", rule), ("detail", detail)):
+        ledger = ledger.set_column(ledger.column_names.index(name), name, pa.array(column, pa.string()))
+    return ledger
 
 
 def _with_verdicts(ledger: pa.Table, changed: np.ndarray, failing, value, limit) -> pa.Table:

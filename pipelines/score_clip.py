@@ -14,15 +14,14 @@ from pathlib import Path
 if __name__ == "__main__":  # run as a script: the checkout's root, not pipelines/, holds the packages
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 
 from cleaners import clip
 from corpus.catalog import Dataset
 from corpus.inputs import fingerprint, names
-from corpus.records import BadImage, Sample, from_members
-from corpus.shards import RawSample, read_shard, sample_keys
+from corpus.records import BadImage, Sample, from_shard
+from corpus.shards import RawSample, keys_in, read_samples
 from corpus.splits import Sink, Split
 from pipelines.engine import job
 from pipelines.engine.thumbnails import thumbnail
@@ -65,23 +64,21 @@ def score_split(
     dataset: Dataset, floor: float | None, decoders: int, limit: int | None = None,
 ) -> None:  # fmt: skip
     """Score one shard: every sample of it goes to the sink once, in order."""
-    with fsspec.open(split.source["url"], "rb") as file:
-        keys = sample_keys(file)
+    keys = keys_in(split.source["url"])
     sink.expects(np.arange(len(keys)), keys.__getitem__, limit)
-    with fsspec.open(split.source["url"], "rb") as file:
-        rows = (_read(raw) for raw in islice(read_shard(file), limit))
-        rows, again = tee(rows)
-        scores = clip.score_stream(model, _pairs(again), decoders)
-        shown = 0
-        for row, sample in enumerate(rows):
-            if isinstance(sample, BadImage):
-                sink.error(f"{dataset.name}/{split.id}/{row:06d}", row, sample.kind, str(sample))
-                continue
-            score = next(scores)
-            if isinstance(score, BadImage):
-                sink.error(sample.key, row, score.kind, str(score), text_before=sample.text)
-                continue
-            shown += _judge(sink, sample, row, round(score, 6), floor, shown < _THUMBNAILS)
+    rows = (_read(raw) for raw in islice(read_samples(split.source["url"]), limit))
+    rows, again = tee(rows)
+    scores = clip.score_stream(model, _pairs(again), decoders)
+    shown = 0
+    for row, sample in enumerate(rows):
+        if isinstance(sample, BadImage):
+            sink.error(f"{dataset.name}/{split.id}/{row:06d}", row, sample.kind, str(sample))
+            continue
+        score = next(scores)
+        if isinstance(score, BadImage):
+            sink.error(sample.key, row, score.kind, str(score), text_before=sample.text)
+            continue
+        shown += _judge(sink, sample, row, round(score, 6), floor, shown < _THUMBNAILS)
 
 
 def _judge(sink: Sink, sample: Sample, row: int, score: float, floor: float | None, show: bool) -> bool:
@@ -102,7 +99,7 @@ def _read(raw: RawSample) -> Sample | BadImage:
     if raw.problem:
         return BadImage(raw.problem, f"{raw.key}: {raw.detail}")
     try:
-        sample = from_members(raw.members)
+        sample = from_shard(raw.key, raw.members)
     except ValueError as error:
         return BadImage("not_a_sample", f"{raw.key}: {error}")
     if len(sample.images) != 1 or not sample.text:

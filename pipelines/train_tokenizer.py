@@ -28,7 +28,7 @@ from corpus import tokens  # noqa: E402
 from corpus.formats import BadSample, format_sample  # noqa: E402
 from corpus.pieces import TEXT  # noqa: E402
 from corpus.records import Sample, from_members  # noqa: E402
-from corpus.shards import read_shard  # noqa: E402
+from corpus.shards import read_samples  # noqa: E402
 
 VOCABULARY = 8192
 # Counts high enough that every character of the standard's first level (in common use) gets a token of its own, and
@@ -134,12 +134,11 @@ def shard_text(patterns: Sequence[str]) -> Iterator[str]:
     if not paths:
         sys.exit(f"error: --shards {' '.join(patterns)}: no such files")
     for path in paths:
-        with open(path, "rb") as file:
-            for raw in read_shard(file):
-                try:
-                    yield from _sample_text(from_members(raw.members))
-                except (ValueError, BadSample) as error:
-                    sys.exit(f"error: {path}: {raw.key}: {error}")
+        for raw in read_samples(path):
+            try:
+                yield from _sample_text(from_members(raw.members))
+            except (ValueError, BadSample) as error:
+                sys.exit(f"error: {path}: {raw.key}: {raw.detail or error}")
 
 
 def _sample_text(sample: Sample) -> Iterator[str]:

@@ -16,6 +16,7 @@ from pydoc_data.topics import topics
 import fsspec
 import numpy as np
 
+from corpus.damage import CorruptSample
 from corpus.shards import IndexedShard
 from synth_ocr.fonts import everyday_chinese
 
@@ -125,7 +126,10 @@ def _read_shard(fs, path: str, url: str, offset: int) -> Iterator[str]:
     shard = _open_shard(url)
     place = offset / max(fs.size(path), 1) * len(shard)
     for i in range(int(place), len(shard)):
-        key, members = shard[i]
+        try:
+            key, members = shard[i]
+        except CorruptSample as error:
+            raise BadCorpus(error.kind, str(error)) from None
         if "txt" in members:
             text = members["txt"].decode("utf-8", "replace")
         elif "json" in members:

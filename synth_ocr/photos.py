@@ -11,8 +11,9 @@ from pathlib import Path
 import fsspec
 import numpy as np
 
+from corpus.damage import CorruptSample
 from corpus.records import BadImage
-from corpus.shards import IndexedShard
+from corpus.shards import IndexedShard, indexed
 from synth_ocr.textures import colour_clouds, crumpled_paper, decode_photo
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -77,7 +78,10 @@ class _OurShard:
         return len(self._shard)
 
     def __getitem__(self, i: int) -> bytes:
-        key, members = self._shard[i]
+        try:
+            key, members = self._shard[i]
+        except CorruptSample as error:
+            raise BadImage(error.kind, str(error)) from None
         for ext, data in members.items():
             if f".{ext}".endswith(SUFFIXES):
                 return data
@@ -106,10 +110,8 @@ class _AnyTar:
 
 
 def _open_shard(file: str) -> "_OurShard | _AnyTar":
-    try:
-        return _OurShard(IndexedShard(file))
-    except FileNotFoundError:
-        return _AnyTar(file)
+    shard = indexed(file)
+    return _AnyTar(file) if shard is None else _OurShard(shard)
 
 
 def _built_in() -> list[str]:

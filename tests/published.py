@@ -6,7 +6,6 @@ Each function names the source of the fields. Values are made up.
 import io
 import json
 import pickle
-import struct
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +14,7 @@ from PIL import Image
 
 from corpus.folder import OutputFolder
 from corpus.records import from_members
-from corpus.shards import read_shard
+from corpus.shards import IndexedShard, read_shard
 
 
 def picture(seed: int, width: int = 320, height: int = 240) -> Image.Image:
@@ -147,10 +146,10 @@ def samples(output) -> dict:
         ledger = pq.read_table(f"{output}/{split}.parquet", columns=["key", "outcome", "rule"]).to_pylist()
         with open(f"{output}/{split}.tar", "rb") as file:
             here = [from_members(raw.members) for raw in read_shard(file)]
-        offsets = struct.unpack(f"<{len(here) + 1}Q", folder.read(f"{split}.idx"))
+        shard = IndexedShard(f"{output}/{split}.tar")
         assert len(ledger) == manifest.counts.rows == manifest.counts.kept + _lost(manifest.counts)
         assert [s.key for s in here] == [row["key"] for row in ledger if row["outcome"] == "kept"]
-        assert list(offsets) == sorted(offsets)
+        assert [shard[i][0] for i in range(len(shard))] == [s.key for s in here]
         assert len({row["key"] for row in ledger}) == len(ledger)
         found |= {sample.key: sample for sample in here}
     return found

@@ -1,5 +1,6 @@
 """Every job, with a row swallowed, told twice or skipped, or an error call lost: refused, and nothing is committed."""
 
+import gzip
 import io
 import json
 import random
@@ -167,7 +168,7 @@ JOBS: dict[str, tuple] = {
     "clean_chat": (clean_chat, dialogues, (annotated, "limited")),
     "clean_text": (clean_text, texts, (annotated, "limited")),
     "dedup": (dedup, lambda tmp: ("--each-other", *cleaned_shard(tmp)), (annotated, "limited")),
-    "score_clip": (score_clip, lambda tmp: (*TAR, *cleaned_shard(tmp)), (score_clip, "read_shard")),
+    "score_clip": (score_clip, lambda tmp: (*TAR, *cleaned_shard(tmp)), (score_clip, "read_samples")),
     "fetch_images": (fetch_images, urls, (fetch_run, "read_urls")),
     "render_pdf": (render_pdf, pdfs, (render_pdf, "islice")),
     "render_html": (render_html, pages, (render_html, "islice")),
@@ -406,9 +407,14 @@ def damaged_tar(rng: random.Random) -> bytes:
             base = rng.choice(["a", "dir/b", "x" * 90, "./k", "é", "b.c"]) + str(rng.randrange(4))
             for ext in rng.sample(["jpg", "txt", "json"], rng.randrange(1, 4)):
                 info = tarfile.TarInfo(f"{base}.{ext}")
-                info.size = rng.randrange(1500)
+                info.type = rng.choice([tarfile.REGTYPE] * 9 + [tarfile.SYMTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE])
+                info.size = rng.randrange(1500) if info.type == tarfile.REGTYPE else 0
+                info.linkname = (
+                    "elsewhere" * 30 if info.type == tarfile.SYMTYPE and tar.format != tarfile.USTAR_FORMAT else ""
+                )
                 tar.addfile(info, io.BytesIO(bytes(info.size)))
     data = bytearray(file.getvalue())
+    data = data + rng.choice([b"", b"", b"", bytes(10_240), data])
     if rng.random() < 0.5:
         del data[rng.randrange(len(data)) :]
     for _ in range(rng.choice([0, 0, 1, 2]) if data else 0):
@@ -421,3 +427,7 @@ def test_a_tar_s_headers_tell_its_samples_however_damaged():
         data = damaged_tar(random.Random(seed))
         owed = [raw.key for raw in read_shard(io.BytesIO(data))]
         assert sample_keys(Sized(data)) == sample_keys(io.BytesIO(data)) == owed, seed
+        packed = gzip.compress(data)
+        packed = packed[: random.Random(seed).choice([len(packed), -3, len(packed) // 2])]
+        owed = [raw.key for raw in read_shard(gzip.GzipFile(fileobj=io.BytesIO(packed)))]
+        assert sample_keys(gzip.GzipFile(fileobj=io.BytesIO(packed))) == owed, seed

@@ -23,7 +23,7 @@ from corpus.shards import IndexedShard, ShardWriter
 from pipelines import clean_laion
 from pipelines.engine import job
 from pipelines.make_demo_crawl import make_pair, write_shard
-from tests.folders import of_split
+from tests.folders import of_split, split_ids
 
 CAPTION = "A man walks along the beach"
 
@@ -177,7 +177,8 @@ def test_metadata_mode_writes_the_cleaned_parquet_and_joins_the_later_run(tmp_pa
     assert [(row["URL"], row["TEXT"]) for row in cleaned] == [("u0", CAPTION), ("u1", "A dog runs in the park")]
     shard(tmp_path / "dl.tar", [(jpeg(), row["TEXT"], row) for row in cleaned])
     later, _ = clean(tmp_path, tmp_path / "dl.tar", output="out2")
-    assert [row["key"] for row in later] == [row["key"] for row in rows[:2]]
+    assert [row["source_key"] for row in later] == [row["key"] for row in rows[:2]]
+    assert [row["key"] for row in later] == [f"laion-en/{split_ids(tmp_path / 'out2')[0]}/{i:06d}" for i in range(2)]
 
 
 def test_raw_laion_has_width_and_height_swapped_and_joined_has_not():

@@ -22,6 +22,7 @@ from pipelines import fetch_images
 from pipelines.fetch.ordered import Spool, in_order
 from tests.bad_server import BadServer, jpeg
 from tests.folders import ledger, of_split, split_ids
+from tests.test_shards import flip
 
 ROOT = Path(__file__).resolve().parent.parent
 # What each URL of the bad server must be in the ledger: outcome, rule.
@@ -86,10 +87,15 @@ def test_samples_hold_the_original_bytes_and_where_they_came_from(tmp_path, monk
     assert rows[0]["bytes"] == len(jpeg(3)) and rows[0]["url"] == server.url("/ok/3")
 
 
-def test_keys_of_the_metadata_run_are_kept(tmp_path, monkeypatch, server):
+def test_keys_of_the_metadata_run_lead_back_to_it(tmp_path, monkeypatch, server):
     keys = ["laion-en/00007/000123", "laion-en/00007/000125"]
     source = url_list(tmp_path / "in.parquet", [server.url("/ok/1"), server.url("/absent")], sample_key=keys)
-    assert [row["key"] for row in run(monkeypatch, source, tmp_path / "out")] == keys
+    rows = run(monkeypatch, source, tmp_path / "out")
+    assert [row["source_key"] for row in rows] == keys
+    ours = [f"laion-en/{split_ids(tmp_path / 'out')[0]}/{i:06d}" for i in range(2)]
+    assert [row["key"] for row in rows] == ours
+    kept = from_members(IndexedShard(str(of_split(tmp_path / "out", "tar")))[0][1])
+    assert (kept.key, kept.source["sample_key"]) == (ours[0], keys[0])
 
 
 def test_strange_keys_and_strange_bytes_in_answers_stop_nothing(tmp_path, monkeypatch, server):
@@ -97,6 +103,7 @@ def test_strange_keys_and_strange_bytes_in_answers_stop_nothing(tmp_path, monkey
     urls = [server.url(path) for path in ("/ok/1", "/weird", "/bytes", "/ok/2")]
     rows = run(monkeypatch, url_list(tmp_path / "in.parquet", urls, sample_key=keys), tmp_path / "out")
     assert [row["key"] for row in rows] == [f"laion-en/{split_ids(tmp_path / 'out')[0]}/{i:06d}" for i in range(4)]
+    assert [row["source_key"] for row in rows] == [*keys[:2], None, None]
     assert [row["outcome"] for row in rows] == ["kept", "error", "error", "kept"]
 
 
@@ -122,6 +129,16 @@ def test_retry_failed_asks_for_the_failed_alone_and_ends_as_if_they_had_worked(t
     server.requests.clear()
     run(monkeypatch, source, tmp_path / "out")
     assert not server.requests  # committed splits stay as they are without --retry-failed
+
+
+def test_retry_failed_fetches_what_rotted_again(tmp_path, monkeypatch, server):
+    source = url_list(tmp_path / "in.parquet", [server.url(path) for path in ("/ok/1", "/absent", "/ok/2")])
+    run(monkeypatch, source, tmp_path / "out")
+    whole = contents(tmp_path / "out")
+    flip(of_split(tmp_path / "out", "tar"), 9000)
+    server.requests.clear()
+    run(monkeypatch, source, tmp_path / "out", "--retry-failed")
+    assert set(server.requests) == {"/ok/1", "/absent"} and contents(tmp_path / "out") == whole
 
 
 def test_a_dead_host_is_given_up_after_twenty_rows(tmp_path, monkeypatch, server):

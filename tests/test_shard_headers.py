@@ -5,7 +5,7 @@ import tarfile
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from corpus.shards import _header
+from corpus.tars import header
 
 names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=120)
 
@@ -18,4 +18,4 @@ names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=
 def test_headers(name, size):
     info = tarfile.TarInfo(name)
     info.size = size
-    assert _header(name, size) == info.tobuf(tarfile.PAX_FORMAT)
+    assert header(name, size) == info.tobuf(tarfile.PAX_FORMAT)

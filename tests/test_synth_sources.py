@@ -2,6 +2,7 @@
 
 import json
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from corpus.records import BadImage, Sample, to_members
 from corpus.shards import ShardWriter
 from synth_ocr.passages import BadCorpus, Corpus, built_in_corpus
 from synth_ocr.photos import Photos, load_papers
+from tests.test_shards import flip
 
 
 def rng(*seed):
@@ -125,6 +127,24 @@ def test_photos_are_drawn_evenly_from_files_and_shards(tmp_path):
     counts = [names.count(name) for name in ("a.jpg", "b.png", "c.tar sample 0", "c.tar sample 1")]
     assert sum(counts) == 400 and min(counts) > 70
     assert photos.pick(rng(0))[0].shape == (8, 8, 3)
+
+
+def test_photos_and_passages_that_rotted_are_errors_of_the_image_that_draws_them(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg")
+    path = Path(write_shard(tmp_path / "c.tar", ["hello"] * 20))
+    with open(tmp_path / "p.tar", "wb") as stream:
+        writer = ShardWriter(stream)
+        writer.write("p/0", [("jpg", (tmp_path / "a.jpg").read_bytes())])
+        writer.close()
+    (tmp_path / "p.idx").write_bytes(writer.index())
+    photos, corpus = Photos([str(tmp_path / "p.tar")]), Corpus([str(path)])
+    flip(tmp_path / "p.tar", 5000)
+    flip(path, 5000)
+    with pytest.raises(BadImage, match="sample 0 is damaged") as refusal:
+        photos.pick(rng(0))
+    assert refusal.value.kind == "corrupt_sample"
+    with pytest.raises(BadCorpus, match="sample 0 is damaged"):
+        corpus.passage(rng(0), 300)
 
 
 def test_a_tar_of_photos_needs_no_index(tmp_path):

@@ -1,6 +1,7 @@
 """Checkpoints to resume from: RUN/checkpoints/step-00000040/ (torch DCP and state.json), and a `latest` file.
 
-A checkpoint is written under a temporary name, flushed, renamed; `latest` is renamed last. Data position, schedule and
+A checkpoint is written under a temporary name, flushed, renamed; `latest` is renamed last. state.json tells size and
+checksum of all other files, and they are verified before anything is loaded. Data position, schedule and
 random numbers are functions of the step, so the step is all that is kept of them. Tensors are saved by parameter
 name, so another number of ranks can load them.
 """
@@ -16,6 +17,8 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
+from corpus.damage import Damaged
+from corpus.seals import describe, read_sealed, sealed, wrong_files
 from trainer.parallel import World
 from trainer.stages import Settings, differing
 
@@ -38,15 +41,24 @@ def save(run: Path, step: int, model, optimizer, state: dict, keep: int, world: 
     with _quiet():
         dcp.save({"model": weights, "optimizer": moments}, checkpoint_id=str(temporary), no_dist=world.mesh is None)
     world.barrier()
+    described = world.gather(describe(temporary, _own_files(temporary, world.rank)))
     if world.rank == 0:
-        write_json(temporary / "state.json", {"format": FORMAT, "step": step, **state})
-        _flush(temporary)
+        files = {name: told for part in described for name, told in part.items()}
+        write_json(temporary / "state.json", sealed({"format": FORMAT, "step": step, "files": files, **state}))
+        flush(temporary)
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
+        _sync(root)
         write_text(root / "latest", final.name)
         _prune(root, keep)
     world.barrier()
     return final
+
+
+def _own_files(folder: Path, rank: int) -> list[str]:
+    """The files that a rank wrote (`__RANK_n.distcp`); the first one's are those without a rank, too."""
+    names = [path.name for path in folder.iterdir()]
+    return [name for name in names if name.startswith(f"__{rank}_") or (rank == 0 and not name.startswith("__"))]
 
 
 def load(checkpoint: Path, model, optimizer, world: World) -> None:
@@ -77,15 +89,49 @@ def latest(run: Path) -> Path | None:
     pointer = Path(run) / "checkpoints" / "latest"
     if not pointer.exists():
         return None
-    found = pointer.parent / pointer.read_text().strip()
-    if not (found / "state.json").exists():
-        raise WrongCheckpoint(f"{pointer} names {found.name}, which is not there: write the name of one that is")
-    return found
+    name = pointer.read_text(errors="replace").strip()
+    if not name.startswith("step-") or not (pointer.parent / name).is_dir():
+        raise WrongCheckpoint(f"{pointer} names {name}, which is not there: write the name of one that is")
+    return pointer.parent / name
+
+
+def newest_whole(run: Path, world: World) -> Path | None:
+    """The checkpoint that `latest` names or, where that is damaged, the newest one before it that is not.
+
+    None for a run without checkpoints. Raises WrongCheckpoint when none of them is whole. All ranks call it.
+    """
+    named = latest(run)
+    if named is None:
+        return None
+    damaged = []
+    for found in sorted((path for path in named.parent.glob("step-*") if path.name <= named.name), reverse=True):
+        wrong = damage(found, world)
+        if not wrong:
+            if damaged and world.rank == 0:
+                print(f"DAMAGED: {'; '.join(damaged)}. Going on from {found.name} instead.", flush=True)
+            return found
+        damaged.append(wrong[0])
+    raise WrongCheckpoint(f"no checkpoint of {run} is whole: {'; '.join(damaged)}. Begin a new run in another --output")
+
+
+def damage(checkpoint: Path, world: World | None = None) -> list[str]:
+    """What is wrong with a checkpoint's files, nothing as a rule. All ranks call it, and each reads its share."""
+    try:
+        state = read_state(checkpoint)
+    except Damaged as error:
+        return [str(error)]
+    rank, ranks = (world.rank, world.size) if world else (0, 1)
+    files = sorted(state.get("files", {}).items())
+    mine = list(wrong_files(checkpoint, dict(files[rank::ranks])))
+    return [text for part in (world.gather(mine) if world else [mine]) for text in part]
 
 
 def read_state(checkpoint: Path) -> dict:
-    """A checkpoint's state.json. Raises WrongCheckpoint on another format."""
-    state = json.loads((checkpoint / "state.json").read_text())
+    """A checkpoint's state.json. Raises WrongCheckpoint on another format, Damaged when it is cut or altered."""
+    path = checkpoint / "state.json"
+    if not path.exists():
+        raise Damaged(f"{path} is missing")
+    state = read_sealed(path.read_bytes(), str(path), "use another checkpoint")
     if state.get("format") != FORMAT:
         raise WrongCheckpoint(f"{checkpoint} has format {state.get('format')}, this code reads {FORMAT}")
     return state
@@ -127,17 +173,23 @@ def write_text(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.rename(path)
+    _sync(path.parent)
 
 
 def _name(step: int) -> str:
     return f"step-{step:08d}"
 
 
-def _flush(folder: Path) -> None:
+def flush(folder: Path) -> None:
+    """Put a folder's files, and their names, on the disk."""
     for path in [*folder.iterdir(), folder]:
-        handle = os.open(path, os.O_RDONLY)
-        os.fsync(handle)
-        os.close(handle)
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    os.fsync(handle)
+    os.close(handle)
 
 
 def _prune(root: Path, keep: int) -> None:

@@ -10,13 +10,15 @@ from dataclasses import dataclass
 
 from torch.utils.data import DataLoader, Dataset
 
+from corpus.damage import CorruptSample
 from corpus.packs import StageFolder
 from corpus.records import BadImage
 from trainer.batch import Row, collate, make_row
 
-# A pack that cannot be decoded is replaced by its neighbour in the shard (of the same task, as a rule); so many
-# neighbours in a row are no accident.
+# A pack that is damaged is replaced by its neighbour in the shard (of the same task, as a rule); so many neighbours in
+# a row are no accident, and neither are so many in a run that rotted after build_stage wrote them.
 MAX_REPLACEMENTS = 16
+MAX_CORRUPT = 8
 
 
 @dataclass(frozen=True)
@@ -59,23 +61,38 @@ class PackBatches(Dataset):
 
 
 def read_row(folder: StageFolder, i: int, form: dict) -> tuple[Row, list[dict]]:
-    """Read pack `i`; where an image of it cannot be decoded, the next pack that can, and what was wrong with each.
+    """Read pack `i`; where it or an image of it is damaged, the next pack that is whole, and what was wrong with each.
 
-    Raises ValueError naming the pack when MAX_REPLACEMENTS packs in a row cannot be decoded.
+    Raises ValueError naming the pack when MAX_REPLACEMENTS packs in a row are damaged.
     """
     bad = []
     for k in range(MAX_REPLACEMENTS + 1):
-        pack = folder[(i + k) % len(folder)]
+        number = (i + k) % len(folder)
+        name = folder.where(number)
         try:
+            pack = folder[number]
+            name = pack.key
             row = make_row(pack, **form)
-        except BadImage as error:
-            bad.append({"pack": pack.key, "error": error.kind, "detail": str(error)})
+        except (BadImage, CorruptSample) as error:
+            bad.append({"pack": name, "error": error.kind, "detail": str(error)})
             continue
         return row, [entry | {"by": pack.key} for entry in bad]
     raise ValueError(
         f"{folder.path}: {MAX_REPLACEMENTS + 1} packs in a row cannot be decoded, from {bad[0]['pack']} "
         f"({bad[0]['detail']}) to {bad[-1]['pack']}: is the corpus damaged?"
     )
+
+
+def refuse_rot(folder: StageFolder, rotten: dict[str, str], replaced: list[dict]) -> None:
+    """Remember in `rotten` (pack -> detail) which packs of a step did not match their checksums.
+
+    Raises ValueError above MAX_CORRUPT of them: then the disk is at fault, and the corpus is no longer what it was.
+    """
+    rotten |= {entry["pack"]: entry["detail"] for entry in replaced if entry["error"] == CorruptSample.kind}
+    if len(rotten) > MAX_CORRUPT:
+        raise ValueError(
+            f"{folder.path}: {len(rotten)} packs do not match their checksums: {next(iter(rotten.values()))}"
+        )
 
 
 class _Positions:

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import torch
 
+from corpus.damage import Damaged
+from corpus.seals import SEAL, describe, read_sealed, sealed, wrong_files
 from corpus.tokens import load_tokenizer
-from trainer.checkpoint import write_json
+from trainer.checkpoint import flush, write_json
 from trainer.convert import SafetensorsFolder, qwen_vl_config, qwen_vl_place, read_place, to_qwen_vl
 from trainer.model import VisionLanguageModel
 from trainer.sizes import ModelConfig
@@ -22,6 +24,7 @@ from trainer.weights import Source, fill, materialise, state_source
 CONFIG = "config.json"
 MODEL_TYPE = "gristmill"
 SHARD_BYTES = 4 << 30
+_MEND = "copy the export again, or remove it and run the training's command with --resume auto, which writes it anew"
 
 
 class WrongModel(ValueError):
@@ -38,9 +41,16 @@ def write(folder: Path, config: ModelConfig, tensors: dict[str, torch.Tensor], t
     tokens.save(temporary)
     write_tensors(temporary, fold_image_rows(tensors, config))
     record = {"model_type": MODEL_TYPE, "tokenizer_fingerprint": tokens.fingerprint, "history": history}
-    write_json(temporary / CONFIG, record | config.to_dict())
+    _write_config(temporary, record | config.to_dict())
+    flush(temporary)
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
+
+
+def _write_config(folder: Path, record: dict) -> None:
+    """Write config.json beside the other files of an export: what it is, and what it consists of."""
+    files = describe(folder, sorted(path.name for path in folder.iterdir() if path.is_file() and path.name != CONFIG))
+    write_json(folder / CONFIG, sealed(record | {"files": files}))
 
 
 def fold_image_rows(tensors: dict[str, torch.Tensor], config: ModelConfig) -> dict[str, torch.Tensor]:
@@ -87,17 +97,29 @@ def read_config(folder: Path) -> tuple[ModelConfig, dict]:
     A folder of the released Qwen-VL is read too; the rest is then empty. Raises WrongModel on any other.
     """
     path = Path(folder) / CONFIG
-    record = json.loads(path.read_text()) if path.exists() else {}
+    try:
+        record = read_sealed(path.read_bytes(), str(path), _MEND) if path.exists() else {}
+    except Damaged as error:
+        raise WrongModel(str(error)) from None
     if record.get("model_type") == "qwen" and "visual" in record:
         return qwen_vl_config(record), {}
     if record.get("model_type") != MODEL_TYPE:
         raise WrongModel(f"{folder} holds no exported model of this project (no {CONFIG} of type {MODEL_TYPE!r})")
     rest = {name: record.pop(name) for name in ("model_type", "tokenizer_fingerprint", "history")}
+    rest["files"] = record.pop("files", {})
+    record.pop(SEAL, None)
     return ModelConfig.from_dict(record), rest
+
+
+def refuse_damaged(folder: Path) -> None:
+    """Raise WrongModel when files of an export are not as they were written (earlier exports do not tell)."""
+    if wrong := list(wrong_files(folder, read_config(folder)[1].get("files", {}))):
+        raise WrongModel(f"{'; '.join(wrong)}: {_MEND}")
 
 
 def source(folder: Path) -> Source:
     """An export's tensors, or those of a folder in the released Qwen-VL's layout, read one at a time."""
+    refuse_damaged(folder)
     tensors = SafetensorsFolder(folder)
     if "transformer.visual.proj" not in tensors:
         return state_source(tensors)
@@ -135,6 +157,9 @@ def main() -> None:
     for file in args.source.iterdir():
         if file.is_file() and file.suffix != ".safetensors" and "safetensors" not in file.name:
             shutil.copyfile(file, args.to / file.name)
+    record = json.loads((args.to / CONFIG).read_bytes())
+    if "files" in record:
+        _write_config(args.to, record)
     print(f"{len(tensors)} tensors of {config.size} written to {os.fspath(args.to)}")
 
 

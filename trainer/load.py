@@ -46,6 +46,12 @@ def _load_export(folder: Path, device: str, dtype: torch.dtype) -> Loaded:
 
 
 def _load_checkpoint(folder: Path, device: str, dtype: torch.dtype) -> Loaded:
+    if wrong := checkpoint.damage(folder):
+        before = [path.name for path in sorted(folder.parent.glob("step-*")) if path.name < folder.name]
+        rest = (
+            f"name an earlier one in {folder.parent}/latest ({', '.join(before)})" if before else "it is the only one"
+        )
+        raise export.WrongModel(f"{'; '.join(wrong)}: this checkpoint is damaged; {rest}")
     state = checkpoint.read_state(folder)
     settings, corpus = state["settings"], state["corpus"]["path"]
     tokenizer = load_tokenizer(f"{corpus}/{TOKENIZER}")

@@ -13,7 +13,7 @@ from corpus.packs import StageFolder, WrongCorpus
 from corpus.stages import STAGES
 from trainer import checkpoint, export, parallel
 from trainer.convert import from_open_clip, open_clip_weights
-from trainer.data import PackBatches, Plan, batches, micro_packs, packs_per_step
+from trainer.data import PackBatches, Plan, batches, micro_packs, packs_per_step, refuse_rot
 from trainer.language import language_config, language_weights
 from trainer.loop import Run, train_step
 from trainer.model import VisionLanguageModel, count_parameters
@@ -56,11 +56,12 @@ def run_stage(job: Job) -> None:
     settings = _choose_settings(job, config)
     about = {"path": folder.path, "digest": folder.digest}
     record = checkpoint.json_form({"settings": settings.to_dict(), "model": config.to_dict(), "corpus": about})
-    found, first = _find_checkpoint(job, settings, record)
     if settings.deterministic:
         torch.use_deterministic_algorithms(True)
+    _refuse_to_overwrite(job)
     world = parallel.join_world(settings, job.device)
     try:
+        found, first = _find_checkpoint(job, settings, record, world)
         model = build_model(config, settings, world)
         if not found:
             fill(model, _sources(job, start, config, settings))
@@ -130,15 +131,18 @@ def _choose_settings(job: Job, config: ModelConfig) -> Settings:
     return make_settings(job.stage, config.size, **flags)
 
 
-def _find_checkpoint(job: Job, settings: Settings, record: dict) -> tuple[Path | None, int]:
-    """The checkpoint to go on from and the steps it has; (None, 0) for a new run."""
-    found = checkpoint.latest(job.output)
-    if found is None:
-        return None, 0
-    if job.resume is None:
+def _refuse_to_overwrite(job: Job) -> None:
+    if job.resume is None and (found := checkpoint.latest(job.output)):
         raise checkpoint.WrongCheckpoint(
             f"{job.output} holds a run already ({found.name}): give --resume auto to go on, or another --output"
         )
+
+
+def _find_checkpoint(job: Job, settings: Settings, record: dict, world: parallel.World) -> tuple[Path | None, int]:
+    """The checkpoint to go on from and the steps it has; (None, 0) for a new run."""
+    found = checkpoint.newest_whole(job.output, world)
+    if found is None:
+        return None, 0
     state = checkpoint.read_state(found)
     checkpoint.require_same_run(found, state, settings, record["model"], record["corpus"])
     return found, state["step"]
@@ -188,6 +192,7 @@ def _train(job: Job, run: Run, folder: StageFolder, record: dict, first: int) ->
         pad_to=folder.max_tokens if settings.compile else 8,
     )
     stream = batches(dataset, run.plan, first, settings.steps, settings.workers, world.device.type == "cuda")
+    rotten: dict[str, str] = {}
     with ExitStack() as stack:
         asked = stack.enter_context(_sigterm())
         progress = stack.enter_context(Progress(job.output, first, settings.steps)) if world.rank == 0 else None
@@ -196,6 +201,7 @@ def _train(job: Job, run: Run, folder: StageFolder, record: dict, first: int) ->
         for step in range(first, settings.steps):
             metrics = train_step(run, stream, step, stop=bool(asked))
             stop = metrics.pop("stop")
+            refuse_rot(folder, rotten, metrics.get("replaced_packs", []))
             if progress:
                 progress.step(metrics)
             last = step + 1 == settings.steps or stop

@@ -12,8 +12,10 @@ import os
 import tarfile
 from pathlib import PurePosixPath
 
+from corpus.damage import CorruptSample, how_to_mend
 from corpus.readers.rows import BadFile, ImageRef
 from corpus.records import IMAGE_EXTENSIONS, BadImage
+from corpus.shards import indexed
 
 MAX_IMAGE_BYTES = 64 << 20
 _EXTENSIONS = (*IMAGE_EXTENSIONS, "jpeg", "gif", "bmp", "tif", "tiff")
@@ -94,6 +96,7 @@ class ImageShards:
         self._by_name: dict[str, tuple] = {}
         self._by_url: dict[str, str] = {}
         self._ambiguous: set[str] = set()
+        self._indexed = {shard: indexed(shard) for shard in shards}
         for shard in shards:
             self._scan(shard)
 
@@ -140,6 +143,8 @@ class ImageShards:
         shard, offset, size = self._by_name[key]
         if size > MAX_IMAGE_BYTES:
             raise BadImage("image_too_large", f"{key} in {shard}: {size} bytes")
+        if self._indexed[shard] and not self._indexed[shard].whole_at(offset):
+            raise BadImage(CorruptSample.kind, f"{key} in {shard} does not match its checksum: {how_to_mend(shard)}")
         with open(shard, "rb") as file:
             file.seek(offset)
             return file.read(size)

@@ -5,7 +5,6 @@ Schemas: the datasets' own repositories; img2dataset's layout: its README.
 """
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,14 +16,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from corpus.records import IMAGE_EXTENSIONS, BadImage, image_header
-from corpus.shards import RawSample, read_shard
+from corpus.shards import RawSample, read_samples
 
 BATCH_ROWS = 1024
 BATCH_BYTES = 64 << 20
 TABLE_ROWS = 65_536  # of tables that may hold images
 URL_ROWS = 131_072  # of tables without: fewer batches, since Arrow compiles every pattern anew for each
-KEY_COLUMN = "sample_key"  # carries a row's key from metadata mode through a downloader and back
-OUR_KEY = re.compile(r"[a-z0-9_-]+/[a-z0-9_-]+/[0-9]+")
+KEY_COLUMN = "sample_key"  # carries a row's key from metadata mode through a downloader
+LONGEST_KEY = 500  # of those found in data
 # img2dataset and Hugging Face name the bytes so; a struct has the fields `bytes` and `path`.
 _IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes", "image_path", "path")
 # The joined LAION releases add these and carry WIDTH and HEIGHT the right way round; the raw ones have them swapped.
@@ -56,7 +55,7 @@ class Pair:
     width: int | None = None
     height: int | None = None
     clip_score: float | None = None
-    key: str | None = None  # the key an earlier run of ours gave it
+    key: str | None = None  # the job's; what the data calls the row is in `source`: `key` (its tar) and `sample_key`
     source: dict = field(default_factory=dict)
     problem: str | None = None
     detail: str = ""
@@ -65,9 +64,9 @@ class Pair:
 # --- img2dataset shards ---
 
 
-def shard_pairs(file: BinaryIO, columns: Mapping[str, str]) -> Iterator[list[Pair]]:
+def shard_pairs(url: str, columns: Mapping[str, str]) -> Iterator[list[Pair]]:
     """Yield batches of pairs of a WebDataset shard, in its order; `columns` maps our names to keys of its JSON."""
-    pairs = (_shard_pair(row, raw, columns) for row, raw in enumerate(read_shard(file)))
+    pairs = (_shard_pair(row, raw, columns) for row, raw in enumerate(read_samples(url)))
     return _batches(pairs)
 
 
@@ -98,7 +97,8 @@ def _take_record(pair: Pair, record: dict, members: Mapping[str, bytes], columns
         pair.text = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
     scores = record.get("scores") if isinstance(record.get("scores"), dict) else {}
     pair.clip_score = _number(record.get(columns.get("clip_score"), scores.get("clip")))
-    pair.key = _our_key(record.get(KEY_COLUMN) or (record.get("key") if "task" in record else None))
+    if found := found_key(record.get(KEY_COLUMN)):
+        pair.source[KEY_COLUMN] = found
     url = record.get("url") or record.get(columns.get("url")) or (record.get("source") or {}).get("url")
     if isinstance(url, str):
         pair.source["url"] = url
@@ -108,8 +108,11 @@ def _number(value) -> float | None:
     return float(value) if isinstance(value, int | float) and value == value else None
 
 
-def _our_key(value) -> str | None:
-    return value if isinstance(value, str) and OUR_KEY.fullmatch(value) else None
+def found_key(value) -> str | None:
+    """What the data calls a row, fit for a ledger; None where it is no string. Never a key of ours."""
+    if not isinstance(value, str) or not value:
+        return None
+    return value[:LONGEST_KEY].encode("utf-8", "surrogatepass").decode("utf-8", "replace")
 
 
 def _with_image(pair: Pair, data: bytes) -> Pair:
@@ -231,8 +234,10 @@ def table_pairs(table: pa.Table, layout: TableLayout, first_row: int, images: Pa
 
     def pairs() -> Iterator[Pair]:
         for i, (rule_row, url, key) in enumerate(zip(rules, urls, keys, strict=True)):
-            pair = Pair(first_row + i, rule_row["text"], clip_score=rule_row.get("clip_score"), key=_our_key(key))
+            pair = Pair(first_row + i, rule_row["text"], clip_score=rule_row.get("clip_score"))
             pair.source = {"url": url} if url else {}
+            if found := found_key(key):
+                pair.source[KEY_COLUMN] = found
             yield _with_stored_image(pair, values[i].as_py(), images)
 
     return _batches(pairs())

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from corpus.inputs import grouped
 from corpus.readers.json_scan import CHUNK, CutJson, scan
 from corpus.readers.rows import BadFile, BadRow
-from corpus.shards import read_shard, sample_keys
+from corpus.shards import keys_in, read_samples
 
 MAX_SLICE_BYTES = 64 << 20
 MAX_LINE_BYTES = 64 << 20
@@ -155,8 +155,7 @@ def _held_csv(piece: Slice) -> np.ndarray:
 
 
 def _held_tar(piece: Slice) -> np.ndarray:
-    with open_file(piece.paths[0]) as file:
-        return np.arange(len(sample_keys(file)))
+    return np.arange(len(keys_in(piece.paths[0])))
 
 
 def _held_paths(piece: Slice) -> np.ndarray:
@@ -283,8 +282,7 @@ def parquet_batches(piece: Slice, size: int = 4096):
 
 
 def _read_tar(piece: Slice) -> Iterator[object]:
-    with open_file(piece.paths[0]) as file:
-        yield from read_shard(file)
+    yield from read_samples(piece.paths[0])
 
 
 def _read_files(piece: Slice) -> Iterator[object]:

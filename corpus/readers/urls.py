@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from corpus.readers.captions import READERS
-from corpus.readers.pairs import KEY_COLUMN, OUR_KEY
+from corpus.readers.pairs import KEY_COLUMN, found_key
 from corpus.readers.rows import BadFile, BadRow
 from corpus.readers.slices import Slice, detect, held, open_file, plan, plan_arrays, read
 
@@ -22,7 +22,7 @@ _LONGEST_HEADER = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class UrlRow:
-    """One URL. `key` is the key an earlier job of ours gave the row, `clip_score` the one the owner shipped."""
+    """One URL. `key` is what the list calls the row (its key in an earlier job), `clip_score` its owner's."""
 
     url: str
     text: str = ""
@@ -105,9 +105,8 @@ def _record_row(record, columns: Mapping[str, str]) -> UrlRow | BadRow:
         return BadRow("no_url", f"column {columns['url']!r} holds {str(url)[:80]!r}")
     if isinstance(text, bytes):
         text = text.decode("utf-8", "replace")
-    key = key if isinstance(key, str) and OUR_KEY.fullmatch(key) else None
     text = text if isinstance(text, str) else ""
-    return UrlRow(url.strip(), text, key, _number(record.get(columns.get("clip_score"))))
+    return UrlRow(url.strip(), text, found_key(key), _number(record.get(columns.get("clip_score"))))
 
 
 def _number(value) -> float | None:

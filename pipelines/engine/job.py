@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from corpus.bugs import Bug
 from corpus.catalog import CatalogError
+from corpus.damage import CorruptSample, Damaged
 from corpus.folder import VERSION, Manifest, OutputFolder, SettingsDiffer, digest
 from corpus.ledger import BlownFuse, Counts, Fuse
 from corpus.rules import RuleTable
@@ -159,8 +160,11 @@ def _output_url(output: str) -> str:
 def _divide(
     folder: OutputFolder, splits: Sequence[Split], settings_digest: str, redo: Collection[str]
 ) -> tuple[list[Split], list[Counts]]:
-    """Return (splits to run, counts of splits that are done)."""
-    manifests = folder.manifests()
+    """Return (splits to run, counts of splits that are done). A split whose files are gone or cut is not done.
+
+    The manifest of a split that is made anew is withdrawn, unless the job means to read what it redoes.
+    """
+    manifests, sizes = folder.manifests(), folder.sizes()
     _remove_superseded(folder, {name: manifests[name] for name in manifests.keys() - {split.id for split in splits}},
                        {url for split in splits for url in _files_of(split.source)})  # fmt: skip
     done = {
@@ -170,8 +174,14 @@ def _divide(
         and split.id not in redo
         and manifests[split.id].input == split.fingerprint
         and manifests[split.id].settings_digest == settings_digest
+        and folder.complete(manifests[split.id], sizes)
+        and CorruptSample.kind not in manifests[split.id].counts.errors  # its input may be mended by now
     }
-    return [split for split in splits if split.id not in done], list(done.values())
+    todo = [split for split in splits if split.id not in done]
+    for split in todo:
+        if split.id in manifests and split.id not in redo:
+            folder.withdraw(split.id)
+    return todo, list(done.values())
 
 
 def _remove_superseded(folder: OutputFolder, gone: Mapping[str, Manifest], files: set[str]) -> None:
@@ -206,7 +216,7 @@ def main(function: Callable[[], None]) -> None:
     """Run a job's main function; print what the user can mend without a traceback and exit with status 1."""
     try:
         function()
-    except (UserError, SettingsDiffer, CatalogError, BlownFuse, cluster.SplitFailed, NotConfined) as error:
+    except (UserError, SettingsDiffer, CatalogError, Damaged, BlownFuse, cluster.SplitFailed, NotConfined) as error:
         sys.exit(f"error: {error}")
     except Bug as error:
         sys.exit(

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from corpus.folder import OutputFolder
+from corpus.damage import CorruptSample, Damaged, how_to_mend
+from corpus.folder import Manifest, OutputFolder
 from corpus.ledger import BASE, DROPPED, ERROR, KEPT, Counts
 from corpus.records import Sample, from_members
 from corpus.shards import IndexedShard
@@ -53,7 +54,8 @@ def summarise(folder: OutputFolder) -> Summary:
     changed = sum(_changed(folder, split) for split in manifests)
     summary = Summary(settings, counts, len(manifests), seconds, changed, _funnel(counts, settings))
     looked_at = _spread(sorted(manifests), _SPLITS_LOOKED_AT)
-    ledgers = {split: _ledger_head(folder, split, SAMPLED_ROWS // len(looked_at)) for split in looked_at}
+    rows_each = SAMPLED_ROWS // max(1, len(looked_at))
+    ledgers = {split: _ledger_head(folder, manifests[split], rows_each) for split in looked_at}
     if ledgers:
         rows = pa.concat_tables(ledgers.values())
         summary.histograms = _histograms(rows, settings.get("thresholds", {}))
@@ -114,15 +116,14 @@ def _spread(items: list, number: int) -> list:
     return [items[i * len(items) // number] for i in range(number)]
 
 
-def _ledger_head(folder: OutputFolder, split: str, rows: int) -> pa.Table:
-    with folder.fs.open(folder.path(f"{split}.parquet"), "rb") as file:
-        parquet = pq.ParquetFile(file)
-        batches = []
-        for batch in parquet.iter_batches(batch_size=min(rows, 65_536)):
-            batches.append(batch)
-            if sum(b.num_rows for b in batches) >= rows:
-                break
-        return pa.Table.from_batches(batches, schema=parquet.schema_arrow)
+def _ledger_head(folder: OutputFolder, manifest: Manifest, rows: int) -> pa.Table:
+    parquet = pq.ParquetFile(pa.BufferReader(folder.verified(manifest, "parquet")))
+    batches = []
+    for batch in parquet.iter_batches(batch_size=min(rows, 65_536)):
+        batches.append(batch)
+        if sum(b.num_rows for b in batches) >= rows:
+            break
+    return pa.Table.from_batches(batches, schema=parquet.schema_arrow)
 
 
 def _histograms(rows: pa.Table, thresholds: dict) -> list[dict]:
@@ -148,16 +149,20 @@ def _histogram(name: str, column: pa.ChunkedArray, thresholds: list[float]) -> d
 
 
 def _changed(folder: OutputFolder, split: str) -> int:
-    with folder.fs.open(folder.path(f"{split}.parquet"), "rb") as file:
-        metadata = pq.ParquetFile(file).metadata
-    column = metadata.schema.to_arrow_schema().get_field_index("text_after")
-    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-    return sum(group.num_rows - group.column(column).statistics.null_count for group in groups)
+    try:
+        with folder.fs.open(folder.path(f"{split}.parquet"), "rb") as file:
+            metadata = pq.ParquetFile(file).metadata
+        column = metadata.schema.to_arrow_schema().get_field_index("text_after")
+        groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+        return sum(group.num_rows - group.column(column).statistics.null_count for group in groups)
+    except (pa.ArrowException, OSError, AttributeError) as error:
+        where = f"{folder.url}/{split}.parquet"
+        raise Damaged(f"{where} cannot be read ({error}): {how_to_mend(where)}") from None
 
 
 def _ledger_examples(rows: pa.Table, settings: dict) -> dict[str, list[dict]]:
     """Rows that cleaners changed, rows dropped by each rule in the order of the funnel, and errors by kind."""
-    rows = rows.select([name for name in BASE.names if name != "row"])
+    rows = rows.select([name for name in BASE.names if name != "row" and name in rows.column_names])
     is_kept = pc.equal(rows["outcome"], KEPT)
     examples = {"kept, after cleaning": _examples(rows.filter(pc.and_(is_kept, pc.is_valid(rows["text_after"]))))}
     for outcome, title in ((DROPPED, "{}"), (ERROR, "error: {}")):
@@ -194,12 +199,16 @@ def _kept_examples(folder: OutputFolder, ledgers: dict[str, pa.Table]) -> Iterat
         for i in _spread(list(range(len(shard))), max(1, 2 * EXAMPLES_PER_RULE // len(ledgers))):
             if shown < 2 * EXAMPLES_PER_RULE:
                 shown += 1
-                yield _kept_example(shard[i][1])
+                yield _kept_example(shard, i)
 
 
-def _kept_example(members: dict[str, bytes]) -> dict:
+def _kept_example(shard: IndexedShard, i: int) -> dict:
     try:
+        members = shard[i][1]
         sample = from_members(members)
+    except CorruptSample as error:
+        print(f"warning: {error}")
+        return {"key": "", "text_before": str(error), "image": None, "shapes": []}
     except ValueError:  # a pack, not a sample: show_packs.py shows those
         return {"key": "", "text_before": str(sorted(members)), "image": None, "shapes": []}
     side = 2 * SIDE if sample.annotations else SIDE

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from corpus.damage import Damaged
 from corpus.folder import OutputFolder
 from corpus.rules import RuleTable
 from corpus.splits import Sink, Split
@@ -92,8 +92,7 @@ def stored(
 
 
 def _table(folder: OutputFolder, split: str) -> pa.Table:
-    with folder.fs.open(folder.path(f"{split}.urls.parquet"), "rb") as file:
-        return pq.read_table(file)
+    return folder.table(folder.manifest(split), "urls.parquet")
 
 
 def decided(folder: OutputFolder, splits: Sequence[Split], decisions: Iterable[tuple[str, np.ndarray]]) -> list[Split]:
@@ -116,4 +115,7 @@ def decided(folder: OutputFolder, splits: Sequence[Split], decisions: Iterable[t
 
 def decision_of(split: Split, folder: str) -> np.ndarray:
     """Return what the reduction decided for a split; `folder` is the first pass's."""
-    return np.load(io.BytesIO(OutputFolder(folder).read(f"{split.id}.npy")))
+    data = OutputFolder(folder).read(f"{split.id}.npy")
+    if hashlib.sha256(data).hexdigest() != split.fingerprint["decision"]:
+        raise Damaged(f"{folder}/{split.id}.npy was altered while the job ran: run it again")
+    return np.load(io.BytesIO(data))

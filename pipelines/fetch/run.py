@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 
-import pyarrow.parquet as pq
 from PIL import Image
 from yarl import URL
 
 from corpus.catalog import Dataset
 from corpus.folder import OutputFolder
 from corpus.ledger import ERROR, KEPT, BlownFuse
+from corpus.readers.pairs import KEY_COLUMN
 from corpus.readers.rows import BadRow
 from corpus.readers.slices import Slice
 from corpus.readers.urls import UrlRow, held_urls, read_urls
@@ -79,23 +79,23 @@ class EarlierRows:
 
     def __init__(self, url: str, split: str):
         self._folder, self._split = OutputFolder(url), split
-        with self._folder.fs.open(self._folder.path(f"{split}.parquet"), "rb") as file:
-            ledger = pq.read_table(file).to_pylist()
+        ledger = self._folder.table(self._folder.manifest(split)).to_pylist()
         kept = [entry["row"] for entry in ledger if entry["outcome"] == KEPT]
         places = {row: place for place, row in enumerate(kept)}
         self._rows = {e["row"]: Earlier(e, places.get(e["row"])) for e in ledger if e["outcome"] != ERROR}
         self._shard = IndexedShard(f"{self._folder.url}/{split}.tar")
 
     def get(self, row: int) -> Earlier | None:
-        """What became of a row, unless it failed."""
-        return self._rows.get(row)
+        """What became of a row, unless it failed, or its sample is no longer as it was written."""
+        earlier = self._rows.get(row)
+        rotten = earlier and earlier.place is not None and not self._shard.whole(earlier.place)
+        return None if rotten else earlier
 
     def sample(self, place: int) -> Sample:
         return from_members(self._shard[place][1])
 
     def withdraw(self) -> None:
-        """Remove the manifest: from here until the new one stands, the split has not happened."""
-        self._folder.fs.rm_file(self._folder.path(f"{self._split}.json"))
+        self._folder.withdraw(self._split)
 
 
 class FetchRun:
@@ -147,8 +147,9 @@ class FetchRun:
         if isinstance(result, Earlier):
             self._copy(result)
             return
-        key = getattr(record, "key", None) or f"{self._dataset.name}/{self._split.id}/{row:06d}"
-        about = {"url": record.url, "clip_score": record.clip_score} if isinstance(record, UrlRow) else {}
+        key, about = f"{self._dataset.name}/{self._split.id}/{row:06d}", {}
+        if isinstance(record, UrlRow):
+            about = {"url": record.url, "clip_score": record.clip_score, "source_key": record.key}
         if isinstance(result, Fetched):
             self._heard_from(_host(record.url))
             columns = {"width": result.width, "height": result.height, "bytes": result.size, "sha256": result.digest}
@@ -161,6 +162,8 @@ class FetchRun:
 
     def _sample(self, key: str, row: int, record: UrlRow, result: Fetched) -> Sample:
         source = {"url": record.url, "row": row, "sha256": result.digest}
+        if record.key:
+            source[KEY_COLUMN] = record.key
         if result.url != record.url and URL(record.url) != URL(result.url):
             source["final_url"] = result.url
         return Sample(

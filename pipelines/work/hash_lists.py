@@ -10,7 +10,7 @@ from cleaners.phash import VIEWS, hash_views
 from corpus.folder import OutputFolder
 from corpus.readers.slices import open_file
 from corpus.records import IMAGE_EXTENSIONS, BadImage, decode_image
-from corpus.shards import RawSample, read_shard
+from corpus.shards import RawSample, read_samples
 from pipelines.engine import job
 
 
@@ -50,10 +50,12 @@ def lines_of(place: str) -> Iterator[str]:
         if ext == "txt":
             yield from _file_bytes(path).decode().splitlines()
         elif ext == "tar":
-            with open_file(path) as file:
-                for raw in read_shard(file):
-                    for _, data in _images(raw):
-                        yield from _lines_of(raw.key, data)
+            for raw in read_samples(path):
+                images = list(_images(raw))
+                if raw.problem and not images:  # what is not in the list is not kept out of training data
+                    raise job.UserError(f"{path}: {raw.key} {raw.problem}: {raw.detail}")
+                for _, data in images:
+                    yield from _lines_of(raw.key, data)
         elif ext in (*IMAGE_EXTENSIONS, "jpeg"):
             yield from _lines_of(path, _file_bytes(path))
 

@@ -32,7 +32,7 @@ class PairCleaner:
         self._rows += len(batch)
         for pair in batch:
             self._seen.add(pair.source.get("key", ""))
-            pair.key = pair.key or self._key(pair.row)
+            pair.key = self._key(pair.row)
         whole = [pair for pair in batch if pair.problem is None]
         verdicts = rules.clean(_rule_table(whole), self._dataset.rules, language=self._language, known=self._known)
         if self._scorer:
@@ -51,9 +51,9 @@ class PairCleaner:
     def account_for_sidecar(self) -> None:
         """Record the rows that img2dataset's parquet lists and the tar does not hold."""
         lost = pairs.lost_downloads(self._split.source["url"], self._seen)
-        for row, (_, kind, detail) in enumerate(lost, start=self._rows):
+        for row, (name, kind, detail) in enumerate(lost, start=self._rows):
             record = self._sink.drop if kind == "not_downloaded" else self._sink.error
-            record(self._key(row), row, kind, detail=detail)
+            record(self._key(row), row, kind, detail=detail, source_key=pairs.found_key(name))
 
     def _key(self, row: int) -> str:
         return f"{self._dataset.name}/{self._split.id}/{row:06d}"
@@ -104,7 +104,12 @@ def _ledger_rows(batch: list[Pair], verdicts: pa.Table) -> pa.Table:
     keys = pa.array([pair.key for pair in batch], pa.string())
     rows = pa.array([pair.row for pair in batch], pa.int64())
     before = pa.array([pair.text for pair in batch], pa.string())
+    verdicts = verdicts.append_column("source_key", _source_keys(batch))
     return with_texts(verdicts.add_column(0, "key", keys).add_column(1, "row", rows), before)
+
+
+def _source_keys(batch: list[Pair]) -> pa.Array:
+    return pa.array([pair.source.get(pairs.KEY_COLUMN) or pair.source.get("key") for pair in batch], pa.string())
 
 
 def with_texts(verdicts: pa.Table, before: pa.ChunkedArray | pa.Array) -> pa.Table:
@@ -121,6 +126,7 @@ def _error_rows(broken: list[Pair]) -> pa.Table:
         {
             "key": pa.array([pair.key for pair in broken], pa.string()),
             "row": pa.array([pair.row for pair in broken], pa.int64()),
+            "source_key": _source_keys(broken),
             "outcome": pa.array([ERROR] * len(broken), pa.string()),
             "rule": pa.array([pair.problem for pair in broken], pa.string()),
             "detail": pa.array([f"{pair.detail} [{pair.source.get('key', '')}]"[:500] for pair in broken], pa.string()),

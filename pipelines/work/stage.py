@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from PIL import Image
 
 from corpus import packs
 from corpus.bugs import raise_ours
+from corpus.damage import CorruptSample
 from corpus.folder import OutputFolder
 from corpus.formats import BadSample, Unfit, format_sample
 from corpus.ledger import DROPPED, KEPT, schema
@@ -219,8 +219,7 @@ def _kept_row(candidate: Candidate, pack: int) -> dict:
 def _kept_keys(folder: str, split: str) -> list[str]:
     """Return the keys of a cleaned split's samples, in the order of its shard, from its ledger."""
     output = OutputFolder(folder)
-    with output.fs.open(output.path(f"{split}.parquet"), "rb") as file:
-        table = pq.read_table(file, columns=["key", "outcome"])
+    table = output.table(output.manifest(split), columns=["key", "outcome"])
     return table["key"].filter(pc.equal(table["outcome"], KEPT)).to_pylist()
 
 
@@ -228,6 +227,8 @@ def _read_sample(shard: IndexedShard, row: _Row) -> Sample:
     try:
         key, members = shard[row.place[1]]
         sample = from_members(members)
+    except CorruptSample as error:
+        raise BadSample(error.kind, str(error)) from None
     except ValueError as error:
         raise BadSample("unreadable_sample", str(error)) from None
     if sample.key != row.key:

@@ -142,10 +142,10 @@ def _lend(system: Path) -> None:
     if not linked:
         shutil.rmtree(system / CACHE, ignore_errors=True)
         (system / CACHE).mkdir()
-    for parent, _, files in os.walk(system / CACHE):  # anyone may add to it; what is lent cannot be written
+    for parent, _, files in os.walk(system / CACHE):  # anyone may add to it; what is lent can only be read
         os.chmod(parent, 0o777)
         for file in files:
-            if file.endswith(".lock"):
+            if file.startswith(".") or file.endswith((".lock", ".TAG")):  # uv's own marks, which it opens to write
                 os.unlink(os.path.join(parent, file))
 
 

@@ -4,6 +4,7 @@ Linux only, through libc; each measure that the system refuses (no permission fo
 caller, which decides.
 """
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -32,7 +33,14 @@ def drop_network() -> bool:
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1)
     if _libc.unshare(_CLONE_NEWNET) == 0:
         return True
-    return _libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) == 0
+    user, group = os.geteuid(), os.getegid()
+    if _libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) != 0:
+        return False
+    # The same user within: nobody's process may make no namespace of its own, and a browser needs one for its sandbox.
+    for name, line in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
+        with contextlib.suppress(OSError), open(f"/proc/self/{name}", "w") as file:
+            file.write(line)
+    return True
 
 
 def limit_memory(num_bytes: int) -> None:

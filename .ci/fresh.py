@@ -3,9 +3,10 @@
     python3 .ci/fresh.py trixie            # as a user without root or sudo, then as root; one line per result
     python3 .ci/fresh.py trixie --keep     # leaves the system there to look at
 
-At the end the user tries once more what needs fonts and a browser, which root has installed by then. Needs root, debootstrap and room for 20 GB in the temporary folder. The system lives in a mount and process namespace of
-its own, so nothing of it outlives this script, however it ends. Settings of proxies, indexes and certificates are
-passed on; uv's cache is lent, so that little is downloaded twice.
+At the end the user tries once more what needs fonts and a browser, which root has installed by then. Needs root,
+debootstrap and room for 20 GB in the temporary folder. The system lives in a mount and process namespace of its own, so
+nothing of it outlives this script, however it ends. Settings of proxies, indexes and certificates are passed on; uv's
+cache is lent, so that little is downloaded twice.
 """
 
 import argparse

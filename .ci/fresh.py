@@ -3,9 +3,10 @@
     python3 .ci/fresh.py trixie            # as a user without root or sudo, then as root; one line per result
     python3 .ci/fresh.py trixie --keep     # leaves the system there to look at
 
-Needs root, debootstrap and room for 20 GB in the temporary folder. The system lives in a mount and process namespace of
-its own, so nothing of it outlives this script, however it ends. Settings of proxies, indexes and certificates are
-passed on; uv's cache is lent, so that little is downloaded twice.
+At the end the user tries once more what needs fonts and a browser, which root has installed by then. Needs root,
+debootstrap and room for 20 GB in the temporary folder. The system lives in a mount and process namespace of its own, so
+nothing of it outlives this script, however it ends. Settings of proxies, indexes and certificates are passed on; uv's
+cache is lent, so that little is downloaded twice.
 """
 
 import argparse
@@ -24,6 +25,8 @@ PACKAGES = "make,git,python3,ca-certificates"
 CERTIFICATES = Path("/usr/local/share/ca-certificates")
 PASSED_ON = re.compile(r"(?i)(https?|no|all)_proxy|(PIP|UV)_\w*(INDEX|CERT|TLS|TIMEOUT)\w*|SSL_CERT_FILE")
 CACHE = "var/cache/uv"
+USERS = {"user": "/home/user", "root": "/root"}
+WITH_PACKAGES = "tests/test_html.py tests/test_render_jobs.py tests/test_make_ocr.py tests/test_synth_fonts.py"
 # Mounts that nothing outside sees and that end with the last process; processes that end with the first.
 APART = ("unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child")
 # Runs as the first process of the namespaces; $1 is the system's folder. pivot_root rather than chroot: in a chroot the
@@ -88,41 +91,41 @@ def try_suite(system: Path, args) -> bool:
     if made.returncode:
         sys.exit(f"error: debootstrap of {args.suite} failed:\n{made.stdout[-2000:]}")
     _lend(system)
-    if not inside(system, "root", "update-ca-certificates && useradd --create-home somebody"):
+    if not inside(system, "root", "update-ca-certificates && useradd --create-home user"):
         sys.exit(f"error: nothing runs in the {args.suite} system; --keep leaves it there to look at")
     print(f"{args.suite}  a bare system  {time.monotonic() - began:.0f} s", flush=True)
     good = True
-    for user in (args.only,) if args.only else ("user", "root"):
-        name, home = ("root", "/root") if user == "root" else ("somebody", "/home/somebody")
-        _copy_checkout(system / home[1:] / "gristmill", system, name)
+    for user in (args.only,) if args.only else USERS:
+        _copy_checkout(system / USERS[user][1:] / "gristmill", system, user)
         for target in ("demo", "test"):
-            good &= _try(system, name, f"{home}/gristmill", target, args, f"{args.suite}  {user}")
-        shutil.rmtree(system / home[1:] / "gristmill")
+            good &= _try(system, user, target, args.args, args.suite)
+    if not args.only:
+        good &= _try(system, "user", "test", f"{args.args} {WITH_PACKAGES}", args.suite)
     return good
 
 
-def _try(system: Path, name: str, folder: str, target: str, args, label: str) -> bool:
-    began, log = time.monotonic(), system / f"{name}-{target}.log"
-    more = f" ARGS={args.args!r}" if target == "test" else ""
-    done = inside(system, name, f"cd {folder} && make {target}{more}", log)
+def _try(system: Path, user: str, target: str, flags: str, suite: str) -> bool:
+    began, log = time.monotonic(), system / f"{user}-{target}.log"
+    more = f" ARGS={flags!r}" if target == "test" else ""
+    done = inside(system, user, f"cd {USERS[user]}/gristmill && make {target}{more}", log)
     lines = log.read_text(errors="replace").splitlines()
     for line in lines if done else lines[-60:]:
         if not done or line.startswith(("missing: ", "SKIPPED", "could not")):
             print(f"    {line}")
     last = next((line for line in reversed(lines) if " passed" in line or line.startswith("Done in")), "")
     verdict = "ok    " if done else "FAILED"
-    print(f"{label}  make {target}  {verdict}  {time.monotonic() - began:.0f} s  {last.strip('= ')}", flush=True)
+    seconds = f"{time.monotonic() - began:.0f} s"
+    print(f"{suite}  {user}  make {target}  {verdict}  {seconds}  {last.strip('= ')}", flush=True)
     return done
 
 
-def inside(system: Path, name: str, command: str, log: Path | None = None) -> bool:
-    """Run a shell command in the system as a user; whether it ended well."""
-    home = "/root" if name == "root" else f"/home/{name}"
+def inside(system: Path, user: str, command: str, log: Path | None = None) -> bool:
+    """Run a shell command in the system as one of USERS; whether it ended well."""
     passed = [f"{key}={value}" for key, value in os.environ.items() if PASSED_ON.fullmatch(key)]
-    environment = [f"HOME={home}", f"USER={name}", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8",
+    environment = [f"HOME={USERS[user]}", f"USER={user}", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8",
                    f"UV_CACHE_DIR=/{CACHE}", "UV_LINK_MODE=copy", *passed]  # fmt: skip
-    become = ["setpriv", f"--reuid={name}", f"--regid={name}", "--init-groups", "--no-new-privs"]
-    words = ["env", "-i", *environment, *(become if name != "root" else []), "sh", "-c", command]
+    become = ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "--no-new-privs"]
+    words = ["env", "-i", *environment, *(become if user != "root" else []), "sh", "-c", command]
     with open(log or os.devnull, "w") as out:
         done = subprocess.run(
             [*APART, "sh", "-c", ENTER, "sh", str(system), *words],
@@ -142,20 +145,20 @@ def _lend(system: Path) -> None:
     if not linked:
         shutil.rmtree(system / CACHE, ignore_errors=True)
         (system / CACHE).mkdir()
-    for parent, _, files in os.walk(system / CACHE):  # anyone may add to it; what is lent cannot be written
+    for parent, _, files in os.walk(system / CACHE):  # anyone may add to it; what is lent can only be read
         os.chmod(parent, 0o777)
         for file in files:
-            if file.endswith(".lock"):
+            if file.startswith(".") or file.endswith((".lock", ".TAG")):  # uv's own marks, which it opens to write
                 os.unlink(os.path.join(parent, file))
 
 
-def _copy_checkout(target: Path, system: Path, name: str) -> None:
+def _copy_checkout(target: Path, system: Path, user: str) -> None:
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     for file in subprocess.run(listed, cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")[:-1]:
         if (ROOT / file).exists():
             (target / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / file, target / file)
-    inside(system, "root", f"chown -R {name}: /{target.relative_to(system)}")
+    inside(system, "root", f"chown -R {user}: /{target.relative_to(system)}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Linux only, through libc. `lock_up` is the sandbox of our own parsers: what runs
 one socket, nothing else. The sentry of the browser, which brings a sandbox of its own, uses the smaller pieces.
 """
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -79,10 +80,10 @@ def drop_network() -> bool:
     user, group = os.geteuid(), os.getegid()
     if _libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) != 0:
         return False
-    # Who is nobody in their own namespace may not open another one, and Chromium's sandbox is made of them.
-    for name, text in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
-        with open(f"/proc/self/{name}", "w") as file:
-            file.write(text)
+    # The same user within: nobody's process may make no namespace of its own, and a browser needs one for its sandbox.
+    for name, line in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
+        with contextlib.suppress(OSError), open(f"/proc/self/{name}", "w") as file:
+            file.write(line)
     return True
 
 

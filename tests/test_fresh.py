@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from pipelines import demo, doctor
+from pipelines.engine import cluster
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -117,3 +118,18 @@ def test_a_fresh_run_that_is_stopped_takes_everything_with_it(tmp_path, programs
     assert process.returncode == 1 and not list((tmp_path / "room").iterdir())
     assert str(tmp_path) not in Path("/proc/mounts").read_text()
     assert not [process for process in psutil.process_iter(["cmdline"]) if "4321" in (process.info["cmdline"] or ())]
+
+
+@pytest.mark.slow
+def test_ray_runs_where_the_path_has_no_bash(tmp_path):
+    code = "from pipelines.engine.cluster import run_splits, stop; print(*run_splits(abs, [-7], workers=1)); stop()"
+    nothing = {"PATH": str(tmp_path), "HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=nothing, capture_output=True, text=True)
+    assert done.stdout == "(-7, 7)\n", done.stderr
+
+
+def test_a_machine_without_bash_is_told_so(monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "defpath", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(cluster.SplitFailed, match="through bash, and there is none here: `--workers 0`"):
+        cluster._find_bash()

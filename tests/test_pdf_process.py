@@ -1,5 +1,6 @@
 """The confined PDF process: a crash, a hang or a flood of memory costs one page, and nothing outlives the job."""
 
+import contextlib
 import os
 import re
 import signal
@@ -12,7 +13,7 @@ import psutil
 import pymupdf
 import pytest
 
-from renderers import pdf_process
+from renderers import confine, pdf_process
 from renderers.encoded import OutputSettings
 from renderers.pdf_process import Failed, Limits, PdfProcess, Rendered
 from renderers.rules import PDF_RULES
@@ -112,6 +113,21 @@ def test_memory_is_capped():
         list(process.render(document("one")))
         limits = Path(f"/proc/{process._process.pid}/limits").read_text()
     assert re.search(rf"Max address space +{3 << 30} +{3 << 30} ", limits)
+
+
+def test_an_ordinary_user_without_network_may_still_make_namespaces():
+    """Chromium's own sandbox is one; without a user of its own in the first namespace it could not start."""
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(OSError):  # as root: be nobody, and not one that only root may look at
+            os.setgid(65534), os.setuid(65534), confine._libc.prctl(4, 1)
+        alone = confine.drop_network()
+        again = confine._libc.unshare(confine._CLONE_NEWUSER) == 0
+        os._exit(2 if not alone else 0 if again else 1)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status == 2:
+        pytest.skip("this machine gives an ordinary user no namespaces")
+    assert status == 0
 
 
 def test_the_process_dies_with_a_job_that_is_killed():

@@ -1,6 +1,7 @@
 """The one module that imports Ray: run a function over splits, in process, on a local Ray or on a cluster."""
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -73,6 +74,7 @@ def _start_ray(workers: int | None):
 
 def _start_local(ray, workers: int | None) -> None:
     _demand_token(ray)
+    _find_bash()
     for attempt in range(START_ATTEMPTS):
         try:
             ray.init(
@@ -114,6 +116,14 @@ def _verify_token(ray) -> None:
     if get_authentication_mode() != AuthenticationMode.TOKEN:
         ray.shutdown()
         raise SplitFailed("the local Ray came up without asking for a token, open to whoever reaches this machine")
+
+
+def _find_bash() -> None:
+    """Put bash on the PATH: Ray starts its workers through it, and waits for ever where there is none."""
+    if shutil.which("bash") is None:
+        os.environ["PATH"] = os.pathsep.join([*filter(None, [os.environ.get("PATH")]), os.defpath])
+    if shutil.which("bash") is None:
+        raise SplitFailed("Ray starts its workers through bash, and there is none here: `--workers 0` does without")
 
 
 def _task_submitter(ray, work, gpus: float) -> Callable[[Any], tuple[Any, Callable[[], None]]]:

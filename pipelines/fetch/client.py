@@ -17,6 +17,7 @@ from functools import partial
 import aiohttp
 from yarl import URL
 
+from corpus.bugs import raise_ours
 from corpus.verdicts import Lost, dropped
 from pipelines.fetch.answers import AGENT, ROBOTS, FetchError, forbidding_directive, read_body, retry_after
 from pipelines.fetch.guard import (
@@ -163,6 +164,7 @@ class Client:
         except Lost:
             raise
         except Exception as error:
+            raise_ours(error)
             raise _explain(error, self.limits) from None
 
     async def _judge(self, response: aiohttp.ClientResponse, host: _Host) -> bytes | URL:

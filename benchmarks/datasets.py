@@ -120,7 +120,9 @@ def time_json_and_longest() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", nargs="*", default=[], metavar="FILE", help="photos to decode and hash")
+    parser.add_argument(
+        "--images", nargs="*", action="extend", default=[], metavar="FILE", help="photos to decode and hash"
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         time_grit(Path(folder))

@@ -59,11 +59,11 @@ VARIANTS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--learn", type=Path, default=Path("learn"), metavar="DIR", help="where `make learn` wrote")
-    parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--only", nargs="+", action="extend", choices=VARIANTS, help="default: all")
     args = parser.parse_args()
     form, out = FORMS["cpu"], args.learn
-    side_by_side([list(commands(form, out, name)) for name in args.only], out, form.chains)
-    table = collect(out, args.only)
+    side_by_side([list(commands(form, out, name)) for name in args.only or VARIANTS], out, form.chains)
+    table = collect(out, args.only or VARIANTS)
     (out / VARIANTS_FILE).write_text(json.dumps(table, indent=1))
     learn_report.write_report(out, runs(form), [f"learned/run{number}" for number in form.stages])
     _print(table)

@@ -31,6 +31,7 @@ from trainer.sizes import SIZES, with_vocabulary  # noqa: E402
 from trainer.stages import make_settings  # noqa: E402
 from trainer.weights import fill, random_source  # noqa: E402
 
+RUNS = ("2b:1", "2b:2", "qwen-vl:1")
 WARM_UP = 2  # steps that compile and fill caches, left out of the averages
 
 
@@ -120,8 +121,8 @@ def profile(run: Run, stream) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", nargs="+", default=["2b:1", "2b:2", "qwen-vl:1"], metavar="SIZE:STAGE")
-    parser.add_argument("--micro-packs", nargs="+", type=int, help="default: the size's own")
+    parser.add_argument("--runs", nargs="+", action="extend", metavar="SIZE:STAGE", help="default: " + " ".join(RUNS))
+    parser.add_argument("--micro-packs", nargs="+", action="extend", type=int, help="default: the size's own")
     parser.add_argument("--accumulation", type=int, default=4)
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--workers", type=int, default=12)
@@ -130,7 +131,7 @@ def main() -> None:
     parser.add_argument("--activation-checkpointing", action="store_true")
     parser.add_argument("--profile", action="store_true")
     args = parser.parse_args()
-    for name in args.runs:
+    for name in args.runs or RUNS:
         size, stage = name.split(":")
         for micro_packs in args.micro_packs or [SIZES[size].micro_packs]:
             try:

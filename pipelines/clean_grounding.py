@@ -54,7 +54,7 @@ def main() -> None:
         annotated.check_owners(args, dataset, inputs)
         reader, rows, beside = divide(inputs, dataset.reader)
         splits = annotated.as_splits(args, grounding.READERS[reader].slices(rows), beside)
-    options = {"method": args.method, "convention": args.boxes, "keep": tuple(args.splits)}
+    options = {"method": args.method, "convention": args.boxes, "keep": tuple(annotated.kept_splits(args))}
     work = annotated.as_work(
         clean_split, dataset=dataset, reader=reader, limit=args.limit, **options, pictures=annotated.image_options(args)
     )  # fmt: skip

@@ -47,8 +47,9 @@ def main() -> None:
         annotated.check_owners(args, dataset, inputs)
         layout, rows, beside = divide(inputs, dataset.reader)
         splits = annotated.as_splits(args, vqa.READERS[layout].slices(rows), beside)
+    splits_kept = annotated.kept_splits(args)
     work = annotated.as_work(
-        clean_split, dataset=dataset, layout=layout, answer=args.answer, keep=tuple(args.splits), limit=args.limit,
+        clean_split, dataset=dataset, layout=layout, answer=args.answer, keep=tuple(splits_kept), limit=args.limit,
         pictures=annotated.image_options(args),
     )  # fmt: skip
     settings = (
@@ -56,7 +57,7 @@ def main() -> None:
         | annotated.image_settings(args)
         | {
             "answer": args.answer,
-            "splits": sorted(args.splits),
+            "splits": splits_kept,
             "layout": layout,
         }
     )

@@ -69,7 +69,8 @@ def main() -> None:
 def _parser():
     parser = job.parser(__doc__, _EXAMPLE, dataset="dedup")
     parser.add_argument(
-        "--against", nargs="+", default=[], metavar="IMAGES", help="evaluation images: folders, shards, or hash lists"
+        "--against", nargs="+", action="extend", default=[], metavar="IMAGES",
+        help="evaluation images: folders, shards, or hash lists",
     )  # fmt: skip
     parser.add_argument("--each-other", action="store_true", help="keep the first of near-duplicates within the input")
     parser.add_argument("--mark", action="store_true", help="keep what is found, with `near_duplicate` in its source")

@@ -83,9 +83,15 @@ def _parser():
     parser = job.parser(__doc__, _EXAMPLE, dataset="", reads_input=False)
     parser.add_argument("--language", choices=fonts.LANGUAGES, required=True, help="whose faces to use")
     parser.add_argument("--count", type=int, required=True, metavar="N", help="images 0 to N - 1; may grow later")
-    parser.add_argument("--corpus", nargs="+", default=[], metavar="GLOB", help=".txt, .jsonl, or cleaned text shards")
-    parser.add_argument("--backgrounds", nargs="+", default=[], metavar="GLOB", help="photos: files, folders, shards")
-    parser.add_argument("--papers", nargs="+", default=[], metavar="GLOB", help="photos of paper, taken as grey")
+    parser.add_argument(
+        "--corpus", nargs="+", action="extend", default=[], metavar="GLOB", help=".txt, .jsonl, or cleaned text shards"
+    )
+    parser.add_argument(
+        "--backgrounds", nargs="+", action="extend", default=[], metavar="GLOB", help="photos: files, folders, shards"
+    )
+    parser.add_argument(
+        "--papers", nargs="+", action="extend", default=[], metavar="GLOB", help="photos of paper, taken as grey"
+    )
     parser.add_argument("--fonts", default=fonts.MANIFEST, metavar="FILE", help="manifest (see synth_ocr/faces.csv)")
     fonts.add_folder_flag(parser)
     parser.add_argument("--available-faces", action="store_true", help="draw with the faces that are here, if not all")

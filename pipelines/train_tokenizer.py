@@ -86,7 +86,9 @@ def main() -> None:
     """Train and write the ranks; print what the result does with English and Chinese."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=tokens.OWN, help="the tiktoken file to write")
-    parser.add_argument("--shards", nargs="+", metavar="GLOB", help="cleaned shards to learn from, instead")
+    parser.add_argument(
+        "--shards", nargs="+", action="extend", metavar="GLOB", help="cleaned shards to learn from, instead"
+    )
     parser.add_argument("--rows", type=int, default=VOCABULARY, help="of the vocabulary; default: %(default)s")
     args = parser.parse_args()
     if args.rows < 256 + tokens.NUM_QWEN_SPECIALS:

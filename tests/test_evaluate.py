@@ -18,13 +18,13 @@ from corpus.tokens import OWN, load_tokenizer
 from tests import published
 from tests.tiny_stage import sample
 from trainer import export
+from trainer.assistant import Answer
 from trainer.evaluate import ModelPredictor, main
 from trainer.evaluation.benchmarks import BENCHMARKS, load
 from trainer.evaluation.metrics import vqa_score
 from trainer.evaluation.predictions import predict, read_predictions
 from trainer.evaluation.questions import load_shards
 from trainer.evaluation.scores import score_all, write_report
-from trainer.generate import Answer
 from trainer.sizes import SIZES, with_vocabulary
 from trainer.vision import VisionTower  # noqa: F401 - torch loads here, not in a timed test
 from trainer.weights import fill, materialise, random_source

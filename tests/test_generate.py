@@ -16,11 +16,12 @@ from corpus.records import Sample
 from corpus.tokens import load_tokenizer
 from tests.tiny_stage import make_stage, sample
 from trainer import checkpoint, export
+from trainer.assistant import Assistant
 from trainer.data import PackBatches, Plan
 from trainer.decoding import Options, choose
 from trainer.draw import draw_regions
 from trainer.export import WrongModel
-from trainer.generate import Assistant, chat_loop, main
+from trainer.generate import chat_loop, main
 from trainer.loop import Run, train_step
 from trainer.parallel import World
 from trainer.prompts import TASKS, BadPrompt, Prompt, as_pieces, ask, dialogue, read_image

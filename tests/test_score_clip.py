@@ -138,7 +138,7 @@ def test_fingerprints_follow_the_weights(tmp_path):
 
 
 def test_the_training_script_makes_a_model_that_open_clip_reads_and_that_learns(tmp_path):
-    from pipelines import train_tiny_clip as train
+    from pipelines.work import tiny_clip as train
 
     model, transform, tokenize = train.build(tmp_path, None)
     tokens = tokenize(["a red circle", "左边有一个小的绿色心形" * 9])
@@ -157,7 +157,7 @@ def test_the_training_script_makes_a_model_that_open_clip_reads_and_that_learns(
 
 
 def test_pairs_of_one_subject_are_no_mismatches():
-    from pipelines.train_tiny_clip import auc, contrastive_loss, others
+    from pipelines.work.tiny_clip import auc, contrastive_loss, others
 
     features = torch.nn.functional.normalize(torch.eye(4)[[0, 0, 1, 2]], dim=1)
     assert contrastive_loss(features, features, ["a", "a", "b", "c"], 50.0) < 1e-6

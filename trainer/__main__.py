@@ -63,7 +63,9 @@ def make_parser() -> argparse.ArgumentParser:
     for name, (kind, text) in SETTINGS.items():
         group.add_argument(f"--{name}", type=kind, help=text)
     group.add_argument("--attention", choices=("causal", "isolated"), help="what samples of a pack see of each other")
-    group.add_argument("--trains", nargs="+", choices=("vision", "adapter", "language"), help="parts that train")
+    group.add_argument(
+        "--trains", nargs="+", action="extend", choices=("vision", "adapter", "language"), help="parts that train"
+    )
     group.add_argument("--tail-with", choices=("vision", "adapter"), help="part that ln_post and proj train with")
     group.add_argument("--image-rows", action="store_const", const=True, help="train <img>, </img> in stage 1")
     group.add_argument("--precision", choices=("bf16", "fp32"), help="default: bf16 on cuda, else fp32")

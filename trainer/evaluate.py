@@ -17,7 +17,6 @@ from corpus.geometry import normalise
 from corpus.readers.images import open_images
 from corpus.readers.rows import BadFile
 from corpus.records import decode_image
-from trainer.checkpoint import write_json
 from trainer.evaluation.benchmarks import BENCHMARKS, load
 from trainer.evaluation.predictions import images_of, predict, read_predictions, unanswered
 from trainer.evaluation.questions import Question, load_shards
@@ -80,6 +79,8 @@ def claim(output: Path, settings: dict, own: Path, overwrite: bool) -> None:
     `overwrite` removes them, and those of all parts where they are of another evaluation. Raises WrongFolder, naming
     what differs.
     """
+    from trainer.checkpoint import write_json  # brings torch
+
     path = output / "settings.json"
     before = json.loads(path.read_text()) if path.exists() else settings
     if before != settings and not overwrite:
@@ -136,7 +137,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--benchmark", choices=sorted(BENCHMARKS), help="whose published files --questions names")
-    source.add_argument("--shards", nargs="+", metavar="GLOB", help="cleaned shards, each sample asked by its task")
+    source.add_argument(
+        "--shards", nargs="+", action="extend", metavar="GLOB", help="cleaned shards, each sample asked by its task"
+    )
     parser.add_argument("--questions", metavar="FILE", help="the questions, or captions, or referring expressions")
     parser.add_argument("--annotations", metavar="FILE", help="the answers, or boxes, where they are a file apart")
     parser.add_argument("--split", help="where a file holds several")
@@ -180,7 +183,7 @@ def _run(args) -> int:
 def _load_predictor(args, tokens: int) -> ModelPredictor:
     import torch
 
-    from trainer.generate import Assistant
+    from trainer.assistant import Assistant
 
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     return ModelPredictor(Assistant.load(args.model, device), tokens)
@@ -188,6 +191,8 @@ def _load_predictor(args, tokens: int) -> ModelPredictor:
 
 def finish(questions: Sequence[Question], store, output: Path, parts: int, skip_bad: bool) -> int:
     """Score once all parts are there. Return the exit status: 1 where unusable images forbid a score."""
+    from trainer.checkpoint import write_json
+
     predictions = read_predictions([output / f"predictions-{i:03d}-of-{parts:03d}.jsonl" for i in range(parts)])
     missing = sum(question.key not in predictions for question in questions)
     if missing:

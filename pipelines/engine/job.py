@@ -38,14 +38,18 @@ def parser(
         description=description, epilog=f"example:\n  {example}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
     if reads_input:
-        make.add_argument("--input", nargs="+", required=True, metavar="GLOB_OR_URL", help="input files")
+        make.add_argument(
+            "--input", nargs="+", action="extend", required=True, metavar="GLOB_OR_URL", help="input files"
+        )
         make.add_argument(
             "--by-content", action="store_true",
             help="tell by its bytes whether an input has changed, not by size and date; reads all before it starts",
         )  # fmt: skip
     make.add_argument("--output", required=True, metavar="DIR", help="output folder: a local path or an fsspec URL")
     if many_datasets:
-        make.add_argument("--dataset", nargs="+", metavar="NAME", help="only these catalog entries; default: all")
+        make.add_argument(
+            "--dataset", nargs="+", action="extend", metavar="NAME", help="only these catalog entries; default: all"
+        )
     else:
         make.add_argument("--dataset", default=dataset, required=dataset is None, metavar="NAME", help="catalog entry")
     make.add_argument("--catalog", metavar="FILE", help="default: the catalog.yaml of this checkout")

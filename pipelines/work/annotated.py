@@ -35,7 +35,7 @@ def add_image_flags(parser: argparse.ArgumentParser) -> None:
         "--images", metavar="DIR_OR_SHARDS", help="folder (however nested), .tar or glob of .tar with the images"
     )
     parser.add_argument(
-        "--exclude", nargs="+", default=[], metavar="FILE",
+        "--exclude", nargs="+", action="extend", default=[], metavar="FILE",
         help="images that must not be trained on: lists of ids and perceptual hashes, RefCOCO's refs(*).p, COCO JSON",
     )  # fmt: skip
     parser.add_argument(
@@ -47,8 +47,13 @@ def add_image_flags(parser: argparse.ArgumentParser) -> None:
 def add_split_flag(parser: argparse.ArgumentParser) -> None:
     """Add --splits."""
     parser.add_argument(
-        "--splits", nargs="+", default=["train"], metavar="NAME", help="splits to keep (default: train alone)"
+        "--splits", nargs="+", action="extend", metavar="NAME", help="splits to keep (default: train alone)"
     )  # fmt: skip
+
+
+def kept_splits(args: argparse.Namespace) -> list[str]:
+    """Return what --splits keeps, sorted."""
+    return sorted(set(args.splits or ["train"]))
 
 
 def image_settings(args: argparse.Namespace) -> dict:

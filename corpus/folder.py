@@ -28,12 +28,21 @@ from corpus.seals import SEAL, digest
 VERSION = "0.1.0"
 JOB = "job.json"
 _NO_MANIFESTS = (JOB, "report.json", "corpus.json")
+_OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss"}
 _TEMPORARY = re.compile(r"^\..+\.tmp$")
 _OURS = re.compile(r"^(?P<split>[a-z0-9_-]+)\.(tar|idx|parquet|urls\.parquet|json)$|^report\.(html|json)$")
 
 
+class NoBucket(Exception):
+    """An output folder in a bucket that does not exist."""
+
+
 class SettingsDiffer(Exception):
     """The folder was made with other settings."""
+
+
+def _protocols(fs) -> tuple[str, ...]:
+    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
 
 
 @dataclass(frozen=True)
@@ -109,6 +118,7 @@ class OutputFolder:
 
     def prepare(self, settings: dict, *, overwrite: bool = False) -> None:
         """Make the folder ready for a run with `settings`: refuse another run's, sweep what a killed one left."""
+        self._refuse_new_bucket()
         self.fs.makedirs(self.root, exist_ok=True)
         names = self.names()
         if overwrite:
@@ -123,6 +133,12 @@ class OutputFolder:
         self.sweep()
         if overwrite or JOB not in names:
             self.write(JOB, json.dumps(settings, indent=1, sort_keys=True, ensure_ascii=False).encode())
+
+    def _refuse_new_bucket(self) -> None:
+        """Making a folder in an object store would make its bucket too, were the name misspelt."""
+        bucket = self.root.strip("/").partition("/")[0]
+        if not _OBJECT_STORES.isdisjoint(_protocols(self.fs)) and not self.fs.exists(bucket):
+            raise NoBucket(f"{self.url}: there is no bucket {bucket!r}, or it is not yours: mend the name, or make it")
 
     def sweep(self) -> None:
         """Remove the temporary files of workers that were killed; only while none is at work."""

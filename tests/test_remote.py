@@ -45,7 +45,7 @@ def bucket(monkeypatch):
     import s3fs
 
     s3fs.S3FileSystem.clear_instance_cache()
-    s3fs.S3FileSystem(skip_instance_cache=True).mkdir("crawl")
+    s3fs.S3FileSystem(skip_instance_cache=True).makedirs("crawl", exist_ok=True)
     yield "s3://crawl"
     server.stop()
     s3fs.S3FileSystem.clear_instance_cache()

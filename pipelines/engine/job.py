@@ -1,29 +1,31 @@
 """The shell that every job uses: one set of flags, resume, progress, the run's report."""
 
 import argparse
-import glob
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
-import fsspec
 import pyarrow as pa
 
 from corpus.bugs import Bug
 from corpus.catalog import CatalogError
 from corpus.damage import CorruptSample, Damaged
-from corpus.folder import VERSION, Manifest, OutputFolder, SettingsDiffer, digest
+from corpus.folder import VERSION, Manifest, NoBucket, OutputFolder, SettingsDiffer, digest
 from corpus.ledger import BlownFuse, Counts, Fuse
 from corpus.rules import RuleTable
 from corpus.splits import Sink, Split
 from pipelines.engine import cluster
+from pipelines.engine.inputs import UserError, find_inputs
 from pipelines.engine.progress import Progress
 from pipelines.engine.report import print_funnel, write_report
 from renderers.confine import NotConfined
 
-
-class UserError(Exception):
-    """Something the user can mend; printed without a traceback."""
+__all__ = ["UserError", "find_inputs", "main", "parser", "run"]
+_STORES = ("botocore", "aiobotocore", "gcsfs", "google", "azure")  # whose errors are nobody's bug
+_CREDENTIALS = (
+    "For S3, set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE; for a public bucket, FSSPEC_S3_ANON=true; "
+    "for a store of your own, AWS_ENDPOINT_URL"
+)
 
 
 def parser(
@@ -67,27 +69,6 @@ def _count(text: str) -> int:
     if value < 0:
         raise argparse.ArgumentTypeError(f"{value} is negative")
     return value
-
-
-def find_inputs(patterns: Sequence[str]) -> list[str]:
-    """Expand globs and URLs to a sorted list of absolute paths or URLs. UserError when a pattern matches nothing."""
-    found = set()
-    for pattern in patterns:
-        matches = _remote_matches(pattern) if "://" in pattern else _local_matches(pattern)
-        if not matches:
-            raise UserError(f"--input {pattern!r} matches no file (quote globs, so that the shell leaves them alone)")
-        found.update(matches)
-    return sorted(found)
-
-
-def _local_matches(pattern: str) -> list[str]:
-    return [str(Path(path).resolve()) for path in glob.glob(pattern, recursive=True) if Path(path).is_file()]
-
-
-def _remote_matches(pattern: str) -> list[str]:
-    fs, path = fsspec.core.url_to_fs(pattern)
-    matches = fs.glob(path) if glob.has_magic(path) else [path] if fs.isfile(path) else []
-    return [fs.unstrip_protocol(match) for match in matches]
 
 
 def run(
@@ -220,7 +201,9 @@ def main(function: Callable[[], None]) -> None:
     """Run a job's main function; print what the user can mend without a traceback and exit with status 1."""
     try:
         function()
-    except (UserError, SettingsDiffer, CatalogError, Damaged, BlownFuse, cluster.SplitFailed, NotConfined) as error:
+    except (UserError, SettingsDiffer, NoBucket, CatalogError, Damaged, BlownFuse) as error:
+        sys.exit(f"error: {error}")
+    except (cluster.SplitFailed, NotConfined) as error:
         sys.exit(f"error: {error}")
     except Bug as error:
         sys.exit(
@@ -228,10 +211,16 @@ def main(function: Callable[[], None]) -> None:
         )
     except PermissionError as error:
         sys.exit(f"error: no permission: {error}")
+    except FileNotFoundError as error:
+        sys.exit(f"error: not found: {error.filename or error}")
     except OSError as error:
         if error.errno is None:
             raise
         sys.exit(f"error: {error.strerror or error}: {error.filename or ''}. {_what_to_do(error.errno)}")
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in _STORES:
+            raise
+        sys.exit(f"error: the object store cannot be used: {error}. {_CREDENTIALS}")
     except KeyboardInterrupt:
         sys.exit("stopped; what is committed stays, the same command goes on from there")
     finally:

@@ -57,7 +57,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--vision", metavar="NAME", help="another tower: any plain ViT open_clip knows by name")
     parser.add_argument("--vision-weights", metavar="TAG_OR_FILE", help="open_clip's tag, .safetensors or .pt")
     parser.add_argument("--language", metavar="DIR_OR_NAME", help="a causal language model of transformers, or Qwen-7B")
-    parser.add_argument("--queries", type=int, help="the adapter's queries; must be those of the stage folder")
+    parser.add_argument(
+        "--queries", type=int, help="the adapter's queries; default: those that the stage folder was built with"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
     group = parser.add_argument_group("settings", "defaults: Table 8 of the paper, changed for tiny and small")
     for name, (kind, text) in SETTINGS.items():

@@ -51,7 +51,7 @@ def run_stage(job: Job) -> None:
     folder = StageFolder(job.data)
     tokenizer = folder.tokenizer()
     start = _start_folder(job)
-    config = _choose_config(job, start, tokenizer)
+    config = _choose_config(job, start, tokenizer, folder.queries)
     _check(folder, config, tokenizer, start)
     settings = _choose_settings(job, config)
     about = {"path": folder.path, "digest": folder.digest}
@@ -82,27 +82,28 @@ def _start_folder(job: Job) -> Path | None:
     return inside if inside.is_dir() else Path(job.init)
 
 
-def _choose_config(job: Job, start: Path | None, tokenizer) -> ModelConfig:
+def _choose_config(job: Job, start: Path | None, tokenizer, queries: int) -> ModelConfig:
     if start is not None:
         config, _ = export.read_config(start)
         if job.size not in (None, config.size):
             raise export.WrongModel(f"{start} holds a model of size {config.size}, not {job.size}: leave --size out")
     else:
-        config = with_vocabulary(_fresh_config(job), tokenizer.vocab_size)
+        config = with_vocabulary(_fresh_config(job, queries), tokenizer.vocab_size)
     ids = {"image_token": tokenizer.image_pad, "image_marks": (tokenizer.image_start, tokenizer.image_end)}
     if config.image_token not in (None, tokenizer.image_pad):
         raise WrongCorpus(f"{job.data} has <imgpad> as {tokenizer.image_pad}, the model as {config.image_token}")
     return replace(config, **ids)
 
 
-def _fresh_config(job: Job) -> ModelConfig:
+def _fresh_config(job: Job, queries: int) -> ModelConfig:
+    """The model of a run that begins from nothing; its adapter has the queries that the stage folder was built with."""
     config = SIZES[job.size or "tiny"].config
     if job.vision:
         config = replace(config, vision=tower_config(job.vision))
     if job.language:
         language = language_config(job.language)
         config = replace(config, language=language, adapter_heads=max(1, language["hidden_size"] // 128))
-    return replace(config, queries=job.queries or config.queries)
+    return replace(config, queries=job.queries or queries)
 
 
 def _check(folder: StageFolder, config: ModelConfig, tokenizer, start: Path | None) -> None:

@@ -23,8 +23,10 @@ from trainer.evaluation.questions import Question, load_shards
 from trainer.evaluation.scores import print_scores, score_all, write_report
 from trainer.prompts import BadPrompt, Prompt, ask, dialogue
 
+TEXT_METRICS = ("exact_match", "vqa_score", "anls", "relaxed_match")
 EXAMPLE = """\
 examples:
+  python -m trainer.evaluate --model RUN --benchmark vqa --questions mine.jsonl --images photos --output eval/mine
   python -m trainer.evaluate --model runs/stage2 --benchmark textvqa --questions TextVQA_0.5.1_val.json \\
       --images textvqa/train_images --output eval/textvqa
   python -m trainer.evaluate --model runs/stage2 --benchmark vqav2 --images coco/val2014 --output eval/vqav2 \\
@@ -136,13 +138,17 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", required=True, metavar="RUN", help="a run, an export, or the released Qwen-VL")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR")
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--benchmark", choices=sorted(BENCHMARKS), help="whose published files --questions names")
+    source.add_argument(
+        "--benchmark", choices=sorted(BENCHMARKS),
+        help="whose published files --questions names; vqa, caption, referring, ocr: a JSONL of your own",
+    )  # fmt: skip
     source.add_argument(
         "--shards", nargs="+", action="extend", metavar="GLOB", help="cleaned shards, each sample asked by its task"
     )
     parser.add_argument("--questions", metavar="FILE", help="the questions, or captions, or referring expressions")
     parser.add_argument("--annotations", metavar="FILE", help="the answers, or boxes, where they are a file apart")
     parser.add_argument("--split", help="where a file holds several")
+    parser.add_argument("--metric", choices=TEXT_METRICS, help="of answers to questions; default: by benchmark")
     parser.add_argument("--images", metavar="DIR", help="folder or shards with the benchmark's images")
     parser.add_argument("--batch", type=int, default=16, help="questions asked at once")
     parser.add_argument("--limit", type=int, help="only the first so many questions")
@@ -222,13 +228,13 @@ def _no_score(bad: list[dict], total: int) -> BadPrompt:
 
 def _questions(args) -> list[Question]:
     if args.shards:
-        paths = sorted({path for pattern in args.shards for path in glob.glob(pattern)})
-        if not paths:
-            raise BadFile(f"--shards {' '.join(args.shards)}: no such files")
-        return load_shards(paths)
+        found = {pattern: glob.glob(pattern) for pattern in args.shards}
+        if nothing := [pattern for pattern, paths in found.items() if not paths]:
+            raise BadFile(f"--shards {' '.join(nothing)}: no such files")
+        return load_shards(sorted(set().union(*found.values())))
     if not args.questions or not args.images:
         raise BadFile(f"--benchmark {args.benchmark} needs --questions and --images")
-    return load(args.benchmark, args.questions, args.annotations, args.split)
+    return load(args.benchmark, args.questions, args.annotations, args.split, args.metric)
 
 
 def _part(text: str) -> tuple[int, int]:

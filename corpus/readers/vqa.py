@@ -116,7 +116,7 @@ def vqav2(record, side: Side, path: str) -> Iterator[VqaRow | BadRow]:
 
 def gqa(record, side, path: str) -> Iterator[VqaRow | BadRow]:
     """GQA: {question id: {question, answer, fullAnswer, imageId}}; the short answer is the label."""
-    number, question = record
+    number, question = _pair(record)
     if bad := _lacks(question, "question", "imageId"):
         yield bad
         return
@@ -171,7 +171,7 @@ def _unlist(label: str) -> str:
 
 def ocr_vqa(record, side, path: str) -> Iterator[VqaRow | BadRow]:
     """OCR-VQA dataset.json: {image id: {questions, answers, split 1 | 2 | 3 = train, val, test}}."""
-    image, book = record
+    image, book = _pair(record)
     if bad := _lacks(book, "questions", "answers", "split"):
         yield bad
         return
@@ -278,6 +278,11 @@ def _vg_image(image, coco_ids: Mapping) -> ImageRef:
     """Name a Visual Genome image, and the COCO photo it is, where image_data.json says so."""
     coco = coco_ids.get(str(image))
     return ImageRef(names=(f"{image}.jpg",), ids=(f"vg:{image}",) + ((f"coco:{coco}",) if coco is not None else ()))
+
+
+def _pair(record) -> tuple:
+    """A record of an object of records, as (key, value); any other stands for itself, and will lack something."""
+    return record if isinstance(record, tuple) else (None, record)
 
 
 def _lacks(record, *fields: str) -> BadRow | None:

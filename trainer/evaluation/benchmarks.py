@@ -12,6 +12,7 @@ from corpus.readers import captions, grounding, vqa
 from corpus.readers.refs_pickle import load_refs
 from corpus.readers.rows import BadFile, BadRow, GroundingRow, ImageRef, VqaRow
 from corpus.readers.slices import detect, plan, read
+from trainer.evaluation.own import load_own
 from trainer.evaluation.questions import Question
 
 CAPTION_PROMPT = "Descripe the image in English:"  # so spelt in the paper
@@ -28,13 +29,15 @@ class Benchmark:
     max_tokens: int
 
 
-def load(name: str, questions: str, annotations: str | None = None, split: str | None = None) -> list[Question]:
-    """Read a benchmark's published files. `split` chooses among those that the files hold.
+def load(
+    name: str, questions: str, annotations: str | None = None, split: str | None = None, metric: str | None = None
+) -> list[Question]:
+    """Read a benchmark's published files. `split` chooses among those that the files hold, `metric` replaces its own.
 
     Raises BadFile when a record cannot be read, or questions and annotations do not match.
     """
     benchmark = BENCHMARKS[name]
-    found = list(benchmark.load(questions, annotations, benchmark.reader, benchmark.metric))
+    found = list(benchmark.load(questions, annotations, benchmark.reader, metric or benchmark.metric))
     return [question for _, question in _in_split(found, split, questions)]
 
 
@@ -152,7 +155,10 @@ def _corners(row: GroundingRow, box) -> list[float]:
 
 def _load_scienceqa(path: str, beside: str | None, reader: str, metric: str) -> Iterator[tuple[str, Question]]:
     """ScienceQA problems.json (lupantech/ScienceQA): {id: {question, choices, answer, hint, image, split}}."""
-    for number, problem in _records(path, None):
+    for record in _records(path, None):
+        if not isinstance(record, tuple):
+            raise BadFile(f"{path}: an object of problems by id is expected, not {str(record)[:80]!r}")
+        number, problem = record
         if not problem.get("image"):
             continue
         options = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, problem["choices"], strict=False)]
@@ -181,8 +187,15 @@ def _good(rows: Iterable, path: str) -> Iterator:
     return (_whole(row, path) for row in rows)
 
 
-# Metrics and lengths of answers as in the paper's Table 9 and its authors' own evaluation.
+# The first four are a user's own files. Of the others, metrics and lengths of answers are as in the paper's Table 9 and
+# its authors' own evaluation.
 BENCHMARKS = {
+    **{
+        name: Benchmark(load=load_own, metric=metric, reader=name, max_tokens=length)
+        for name, metric, length in (
+            ("vqa", "exact_match", 100), ("caption", "cider", 60), ("referring", "iou", 28), ("ocr", "ocr", 1024),
+        )
+    },
     **{
         name: Benchmark(load=_load_captions, metric="cider", reader="coco", max_tokens=30)
         for name in ("nocaps", "flickr30k", "coco-captions")

@@ -30,7 +30,7 @@ from renderers.encoded import OutputSettings
 from renderers.html import BrowserLimits, HtmlRenderer, HtmlSettings
 from renderers.windows import Budget
 
-SETTINGS = HtmlSettings()
+SETTINGS = HtmlSettings(width=1024, max_height=8192, plain=1.0)
 LIMITS = BrowserLimits(page_seconds=120)
 OUTPUT = OutputSettings(budget=Budget(height=SETTINGS.viewport_height), rules=dict.fromkeys(rules.HTML_RULES))
 

@@ -94,7 +94,7 @@ def whole_job(paths: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         args = argparse.Namespace(dataset="bench", output=folder, overwrite=False, limit=None, workers=0)
         process = PdfProcess(output=OutputSettings(rules=NO_RULES))
-        work = partial(render_split, dataset="bench", thresholds=NO_RULES, tokens=1e9, limit=None)
+        work = partial(render_split, dataset="bench", thresholds=NO_RULES, limit=None)
         splits = [Split("00000", {"url": paths[0], "urls": paths})]
         settings = {"bench": True}
         job.run("bench", args, splits, settings, work, scores=pages.SCORES, setup=lambda: process)

@@ -75,7 +75,7 @@ def pdftotext(path: str, number: int) -> str:
 
 def html_pages(pattern: str):
     """Yield (name, page, innerText) of every page, tall ones to their full height."""
-    settings, limits = HtmlSettings(max_height=30_000), BrowserLimits(page_seconds=120)
+    settings, limits = HtmlSettings(width=1024, max_height=30_000, plain=1.0), BrowserLimits(page_seconds=120)
     with HtmlRenderer(settings, limits) as renderer:
         for path in sorted(glob.glob(pattern, recursive=True)):
             try:

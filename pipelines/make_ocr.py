@@ -25,6 +25,7 @@ from PIL import Image, features
 from corpus.catalog import find
 from corpus.folder import OutputFolder, digest
 from corpus.ledger import Counts
+from corpus.legibility import Legibility
 from corpus.records import BadImage, EncodedImage, Sample
 from corpus.shards import IndexedShard
 from corpus.splits import Sink, Split
@@ -45,6 +46,9 @@ SCORES = {
     "text_height": pa.float32(),  # median over the lines, pixels
     "skipped_characters": pa.int32(),  # of the passage, in a script that no face covers
     "cut_lines": pa.int32(),  # by the canvas' edge
+    "unprinted_lines": pa.int32(),  # too small to be read at the training size
+    "advance": pa.float32(),  # least of the lines after the squash: pixels for a half-width character
+    "ink_height": pa.float32(),  # and pixels of ink across the line
 }
 _EXAMPLE = "python pipelines/make_ocr.py --language en --count 1000 --corpus 'wiki/*.txt' --output ocr/en"
 
@@ -97,6 +101,10 @@ def _parser():
     parser.add_argument("--available-faces", action="store_true", help="draw with the faces that are here, if not all")
     parser.add_argument("--settings", metavar="FILE", help="JSON that changes settings (see synth_ocr/settings.py)")
     parser.add_argument("--images-per-shard", type=int, default=1000, metavar="N", help="default: 1000")
+    parser.add_argument(
+        "--train-size", type=int, metavar="PIXELS",
+        help="the square that the trainer squashes images to: all lines can be read there; 0: whatever (default: 448)",
+    )  # fmt: skip
     parser.add_argument("--vertical", type=float, metavar="P", help="share of pages in vertical columns; default: 0")
     parser.add_argument("--words", action="store_true", help="also label words (Chinese: characters)")
     parser.add_argument("--straight", action="store_true", help="no elastic distortion: no line is bent at all")
@@ -117,6 +125,9 @@ def _recipe(args) -> settings.Settings:
         recipe = settings.from_json(json.loads(text))
     except (OSError, ValueError) as error:
         raise job.UserError(f"--settings {args.settings}: {error}") from None
+    if args.train_size is not None:
+        size, off = args.train_size or recipe.legibility.train_size, {} if args.train_size else {"advance": 0, "ink": 0}
+        recipe = replace(recipe, legibility=replace(recipe.legibility, train_size=size, **off))
     if args.vertical is not None:
         recipe = replace(recipe, vertical=args.vertical)
     return replace(recipe, words=recipe.words or args.words, straight=recipe.straight or args.straight)
@@ -173,6 +184,7 @@ def _settings(args, recipe: settings.Settings, faces, files) -> dict:
         "backgrounds": digest(_named_sizes(backgrounds)) if backgrounds else "built in",
         "papers": digest(_named_sizes(papers)) if papers else "built in",
         "libraries": _libraries(),
+        "thresholds": {"advance": [recipe.legibility.advance], "ink_height": [recipe.legibility.ink]},  # in the report
     }
 
 
@@ -209,7 +221,7 @@ def make_split(
             sink.error(key, row, error.kind, f"image {i}: {error}")
             continue
         source = {"image": i, "seed": seed, **place}
-        sink.keep(_sample(key, dataset, language, picture, source), row, **_scores(picture))
+        sink.keep(_sample(key, dataset, language, picture, source), row, **_scores(picture, recipe.legibility))
 
 
 def make_image(seed: int, i: int, sources: Sources, language: str, recipe: settings.Settings) -> tuple[Picture, dict]:
@@ -245,8 +257,9 @@ def _points(quad: np.ndarray) -> list[list[float]]:
     return [[round(float(x), 2), round(float(y), 2)] for x, y in quad]
 
 
-def _scores(picture: Picture) -> dict:
+def _scores(picture: Picture, legibility: Legibility) -> dict:
     height, width = picture.pixels.shape[:2]
+    measured = [legibility.measure(line.text, line.quad.tolist(), width, height) for line in picture.lines]
     heights = [np.hypot(*(line.quad[3] - line.quad[0])) for line in picture.lines]
     return {
         "width": width,
@@ -256,6 +269,9 @@ def _scores(picture: Picture) -> dict:
         "text_height": float(np.median(heights)),
         "skipped_characters": picture.skipped,
         "cut_lines": picture.cut,
+        "unprinted_lines": picture.unprinted,
+        "advance": min(legibility.train_size, *(advance for advance, _ in measured)),
+        "ink_height": min(legibility.train_size, *(ink for _, ink in measured)),
     }
 
 

@@ -29,7 +29,7 @@ from renderers.charset import decode_html
 from renderers.encoded import OutputSettings, encode_page
 from renderers.html import BrowserLimits, HtmlRenderer, HtmlSettings
 from renderers.page import BadDocument
-from renderers.windows import Budget
+from renderers.themes import installed_families
 
 _EXAMPLE = (
     "python pipelines/render_html.py --dataset common-crawl-html --input 'crawl/*.warc.gz' --output rendered/html"
@@ -45,11 +45,14 @@ def main() -> None:
     args = _parser().parse_args()
     dataset = find(whole_catalog(args.catalog), args.dataset, job="render_html")
     thresholds = pages.thresholds(args.rule, dataset.rules, rules.HTML_RULES)
-    drawing = HtmlSettings(args.width, args.viewport_height, args.max_height)
-    output = OutputSettings(args.quality, Budget(args.tokens, height=args.window_height), thresholds)
+    drawing = HtmlSettings(
+        args.width, args.viewport_height, args.max_height, plain=1.0 if args.no_themes else HtmlSettings.plain,
+        seed=args.seed,
+    )  # fmt: skip
+    output = pages.output_settings(args, thresholds, args.window_height)
     limits = BrowserLimits(args.page_seconds, args.memory << 20)
     settings = {
-        "drawing": asdict(drawing), "quality": args.quality, "budget": asdict(output.budget),
+        "drawing": asdict(drawing), "families": installed_families(), "output": asdict(output),
         "limits": asdict(limits), **pages.rule_settings(thresholds),
     }  # fmt: skip
     try:
@@ -70,23 +73,19 @@ def _parser():
         "--chromium", metavar="PATH", help="default: $CHROMIUM, Chromium, Chrome, a snap's or Playwright's"
     )
     numbers = {
-        "--width": (HtmlSettings.width, "of the viewport and the picture, in pixels"),
+        "--width": (HtmlSettings.width, "of the viewport, in pixels; 0: drawn for each page, by its font size"),
         "--viewport-height": (HtmlSettings.viewport_height, "what 100vh means to a page, in pixels"),
         "--max-height": (HtmlSettings.max_height, "what lies lower on a page is left out, in pixels"),
         "--window-height": (HtmlSettings.viewport_height, "tallest crop of a page, in pixels"),
-        "--quality": (OutputSettings.quality, "of the JPEG"),
         "--memory": (BrowserLimits.memory >> 20, "of a browser, in MiB"),
     }
     for flag, (default, meaning) in numbers.items():
         parser.add_argument(flag, type=int, default=default, metavar="N", help=f"{meaning} (default: %(default)s)")
     parser.add_argument(
-        "--tokens", type=float, default=Budget.tokens, metavar="N",
-        help="most tokens of text and quads in a sample, estimated; a denser page is cut (default: %(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
         "--page-seconds", type=float, default=BrowserLimits.page_seconds, help="wall clock (default: %(default)s)"
     )
-    pages.add_rule_flag(parser)
+    parser.add_argument("--no-themes", action="store_true", help="pages in their own style only")
+    pages.add_flags(parser)
     return parser
 
 
@@ -95,7 +94,7 @@ def render_split(
 ) -> None:
     """Render the pages of a split, at most `limit`."""
     sink.expects(documents.held(split.source["urls"], documents.HTML), limit=limit)
-    writer = pages.PageWriter(sink, split, dataset, output.rules, output.budget.tokens)
+    writer = pages.PageWriter(sink, split, dataset, output.rules)
     for ordinal, document in enumerate(islice(documents.read(split.source["urls"], documents.HTML), limit)):
         if document.data is None:
             writer.document_failed(ordinal, document, document.kind, document.detail, dropped=document.dropped)
@@ -109,11 +108,11 @@ def _render_one(writer, ordinal: int, document: documents.Document, renderer: Ht
     text, charset = decode_html(document.data, document.source.get("content_type", ""))
     document.source["charset"] = charset
     try:
-        page, facts = renderer.render(text)
+        page, facts = renderer.render(text, f"{writer.prefix}/{ordinal:06d}")
     except BadDocument as error:
         writer.document_failed(ordinal, document, error.kind, str(error))
         return
-    document.source.update(cut_off=facts["cut_off"], title=facts["title"])
+    document.source.update(cut_off=facts["cut_off"], title=facts["title"], **facts["look"])
     writer.page(ordinal, document, 0, *encode_page(page, output))
 
 

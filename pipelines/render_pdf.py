@@ -23,10 +23,8 @@ from pipelines.engine import job
 from pipelines.work import documents, pages
 from pipelines.work.datasets import whole_catalog
 from renderers import rules
-from renderers.encoded import OutputSettings
 from renderers.pdf import PdfSettings
 from renderers.pdf_process import Failed, Limits, PdfProcess
-from renderers.windows import Budget
 
 _EXAMPLE = "python pipelines/render_pdf.py --dataset common-crawl-pdf --input 'crawl/*.zip' --output rendered/pdf"
 # Crawled PDFs fail by the dozen; a whole split of failures still means that the setup is broken.
@@ -37,14 +35,14 @@ def main() -> None:
     args = _parser().parse_args()
     dataset = find(whole_catalog(args.catalog), args.dataset, job="render_pdf")
     thresholds = pages.thresholds(args.rule, dataset.rules, rules.PDF_RULES)
-    drawing = PdfSettings(args.dpi, args.longest_side, args.sort)
-    output = OutputSettings(args.quality, Budget(args.tokens), thresholds)
+    drawing = PdfSettings(args.dpi, args.longest_side, args.file_order)
+    output = pages.output_settings(args, thresholds)
     limits = Limits(args.page_seconds, args.document_seconds, memory=args.memory << 20, max_pages=args.max_pages)
     settings = {
-        "drawing": asdict(drawing), "quality": args.quality, "tokens": args.tokens, "limits": asdict(limits),
+        "drawing": asdict(drawing), "output": asdict(output), "limits": asdict(limits),
         **pages.rule_settings(thresholds),
     }  # fmt: skip
-    work = partial(render_split, dataset=args.dataset, thresholds=thresholds, tokens=args.tokens, limit=args.limit)
+    work = partial(render_split, dataset=args.dataset, thresholds=thresholds, limit=args.limit)
     splits = list(documents.plan(job.find_inputs(args.input), args.by_content))
     start = partial(PdfProcess, drawing, output, limits, sandbox=not args.unsandboxed)
     job.run("render_pdf", args, splits, settings, work, scores=pages.SCORES, setup=start, fuse=_FUSE)
@@ -57,14 +55,7 @@ def _parser():
         "--longest-side", type=int, default=PdfSettings.longest_side, metavar="PIXELS",
         help="cap on a page's longer side; larger pages are drawn at fewer dpi (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--sort", action="store_true", help="lines top to bottom; default: the file's reading order")
-    parser.add_argument(
-        "--quality", type=int, default=OutputSettings.quality, help="of the JPEG (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--tokens", type=float, default=Budget.tokens, metavar="N",
-        help="most tokens of text and quads in a sample, estimated; a denser page is cut (default: %(default)s)",
-    )  # fmt: skip
+    parser.add_argument("--file-order", action="store_true", help="lines as the file has them, not as they are read")
     parser.add_argument(
         "--page-seconds", type=float, default=Limits.page_seconds, help="CPU time (default: %(default)s)"
     )
@@ -80,16 +71,16 @@ def _parser():
         help="of a parser process (default: %(default)s)",
     )
     parser.add_argument("--unsandboxed", action="store_true", help="parse without locks; for trusted files alone")
-    pages.add_rule_flag(parser)
+    pages.add_flags(parser)
     return parser
 
 
 def render_split(
-    split: Split, sink: Sink, process: PdfProcess, *, dataset: str, thresholds: dict, tokens: float, limit: int | None
+    split: Split, sink: Sink, process: PdfProcess, *, dataset: str, thresholds: dict, limit: int | None
 ) -> None:
     """Render the documents of a split, at most `limit`."""
     sink.expects(documents.held(split.source["urls"], documents.PDF), limit=limit)
-    writer = pages.PageWriter(sink, split, dataset, thresholds, tokens)
+    writer = pages.PageWriter(sink, split, dataset, thresholds)
     for ordinal, document in enumerate(islice(documents.read(split.source["urls"], documents.PDF), limit)):
         if document.data is None:
             writer.document_failed(ordinal, document, document.kind, document.detail, dropped=document.dropped)

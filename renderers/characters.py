@@ -38,6 +38,11 @@ def clean_text(text: str) -> str:
     return _SPACES.sub(" ", _UNSEEN.sub("", text)).strip()
 
 
+def is_unseen(character: str) -> bool:
+    """Whether no reader sees the character: controls, direction marks."""
+    return bool(_UNSEEN.match(character))
+
+
 def is_wide(character: str) -> bool:
     """Whether the character is written without spaces around it: Han, kana, Hangul, full-width forms."""
     return bool(_WIDE.match(character))

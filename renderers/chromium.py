@@ -150,7 +150,7 @@ class Chromium:
             with contextlib.suppress(Exception):
                 await self.browser._connection.dispose()
         self._sentry.stdin.close()
-        status = await asyncio.to_thread(self._sentry.wait)
+        status = self._sentry.wait()  # no thread: this runs at the interpreter's end as well
         self._sentry = self.browser = None
         if status == OUT_OF_MEMORY:
             return "memory"

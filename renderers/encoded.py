@@ -10,6 +10,7 @@ from PIL import Image
 
 from renderers import rules, windows
 from renderers.characters import guess_language
+from renderers.crops import window_pixels
 from renderers.page import Page, Quad
 
 THUMBNAIL = 160  # pixels, longest side
@@ -17,27 +18,33 @@ THUMBNAIL = 160  # pixels, longest side
 
 @dataclass(frozen=True)
 class OutputSettings:
-    """JPEG quality (1 to 95), the budget of a window, and the thresholds of the page rules (None: off)."""
+    """JPEG quality (1 to 95), the budget of a window, and the thresholds of the rules (None: off).
+
+    `per_page`: a wrong character drops its page, as in the paper, instead of its window.
+    """
 
     quality: int = 90
     budget: windows.Budget = windows.Budget()
     rules: dict[str, float | None] = field(default_factory=lambda: dict(rules.PDF_RULES))
+    per_page: bool = False
 
 
 def encode_page(page: Page, settings: OutputSettings) -> tuple[dict, list[bytes]]:
     """Return a JSON description of the page and one JPEG per window, or one thumbnail where a rule drops the page.
 
     The description holds `size`, `values` (rule -> measured value), `verdict` ([rule, value, threshold] or null),
-    `language`, `digest` (of the text and its places, for duplicates), `hidden`, and per window `box`, `tokens` and
-    `lines` ([text, 8 coordinates in pixels of the window]).
+    `language`, `digest` (of the text and its places, for duplicates), `hidden`, and per window `box`, `tokens`,
+    `values`, `verdict` and `lines` ([text, 8 coordinates in pixels of the window]). The image of a window that a rule
+    drops is a thumbnail.
     """
     text = " ".join(line.text for line in page.lines)
-    values = rules.measure(page, text.replace(" ", ""))
-    verdict = rules.judge(values, settings.rules)
+    values = rules.measure_page(page, text.replace(" ", "")) | rules.measure_glyphs(page.lines)
+    values |= rules.measure_text(text)
+    verdict = rules.judge(values, rules.of_pages(settings.rules, settings.per_page))
     described = {
         "size": [page.width, page.height],
         "values": values,
-        "verdict": verdict and [verdict.rule, verdict.value, verdict.threshold],
+        "verdict": _listed(verdict),
         "language": guess_language(text),
         "digest": _digest(page),
         "hidden": page.hidden,
@@ -45,18 +52,35 @@ def encode_page(page: Page, settings: OutputSettings) -> tuple[dict, list[bytes]
     }
     if verdict:
         return described, [thumbnail(page.pixels)]
-    cuts = windows.cut(page.lines, page.width, page.height, settings.budget)
-    described["windows"] = [
-        {"box": cut.box, "tokens": round(cut.tokens), "lines": [[line.text, _flat(line.quad)] for line in cut.lines]}
-        for cut in cuts
-    ]
-    return described, [jpeg(page.pixels, cut.box, settings.quality) for cut in cuts]
+    on_windows = rules.of_windows(settings.rules, settings.per_page)
+    images = []
+    for cut in windows.cut(page.lines, page.width, page.height, settings.budget):
+        window, image = _encode_window(page, cut, settings, on_windows)
+        described["windows"].append(window)
+        images.append(image)
+    return described, images
 
 
-def jpeg(pixels: np.ndarray, box: tuple[int, int, int, int], quality: int) -> bytes:
-    """Encode a crop of uint8 [height, width, 3] BGR."""
-    x0, y0, x1, y1 = box
-    return cv2.imencode(".jpg", pixels[y0:y1, x0:x1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+def _encode_window(page: Page, cut: windows.Window, settings: OutputSettings, thresholds: dict) -> tuple[dict, bytes]:
+    pixels, uncovered = window_pixels(page.pixels, cut)
+    height, width = pixels.shape[:2]
+    values = rules.measure_window(cut.lines, width, height, uncovered, settings.budget.legibility)
+    values["window_too_long"] = round(cut.tokens)
+    verdict = rules.judge(values, thresholds | {"window_too_long": settings.budget.tokens})
+    described = {
+        "box": cut.box, "tokens": round(cut.tokens), "covered": len(cut.others), "values": values,
+        "verdict": _listed(verdict), "lines": [[line.text, _flat(line.quad)] for line in cut.lines],
+    }  # fmt: skip
+    return described, thumbnail(pixels) if verdict else jpeg(pixels, settings.quality)
+
+
+def _listed(verdict: rules.Verdict | None) -> list | None:
+    return verdict and [verdict.rule, verdict.value, verdict.threshold]
+
+
+def jpeg(pixels: np.ndarray, quality: int) -> bytes:
+    """Encode uint8 [height, width, 3] BGR."""
+    return cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 
 
 def thumbnail(pixels: np.ndarray) -> bytes:

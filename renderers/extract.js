@@ -3,7 +3,7 @@
   // --- 1. Put a parsed, disarmed document in place ---------------------------------------------------------------
   // DOMParser is Chromium's own parser, so nothing can be read differently later; its document is inert: it loads
   // nothing and runs nothing while the dangerous parts are taken out.
-  const GONE = 'script,iframe,frame,frameset,object,embed,applet,portal,base,meta[http-equiv],link,template,' +
+  const GONE = 'script,noscript,iframe,frame,frameset,object,embed,applet,portal,base,meta[http-equiv],link,template,' +
     'audio,video,source,track,dialog:not([open]),animate,animateMotion,animateTransform,set';
   // Text that is in no text node must not be in the picture either: form values, generated content, numbers of
   // lists. Layout is kept: the text only turns transparent.
@@ -59,6 +59,17 @@
     }
   }
 
+  // What the page's own scripts would have undone by now: a page is hidden only until it is ready.
+  function unveil() {
+    for (const el of [document.documentElement, document.body]) {
+      const css = el && getComputedStyle(el);
+      if (!css) continue;
+      if (css.visibility !== 'visible') el.style.setProperty('visibility', 'visible', 'important');
+      if (parseFloat(css.opacity) < 1) el.style.setProperty('opacity', '1', 'important');
+      if (css.display === 'none') el.style.setProperty('display', 'block', 'important');
+    }
+  }
+
   function put(html) {
     const parsed = new DOMParser().parseFromString(html, 'text/html');
     disarm(parsed);
@@ -66,14 +77,47 @@
     style.textContent = STYLE;
     parsed.documentElement.append(style);
     document.replaceChild(document.adoptNode(parsed.documentElement), document.documentElement);
+    if (!document.body) document.documentElement.append(document.createElement('body'));
+    unveil();
+    for (const item of document.querySelectorAll('li')) {
+      const kind = getComputedStyle(item).listStyleType;
+      if (!['none', 'disc', 'circle', 'square'].includes(kind)) item.classList.add('gm-numbered');
+    }
+    return {coloured: !!document.querySelector('[bgcolor],[color],[text],[style*=color],[style*=background]') ||
+      [...document.querySelectorAll('style')].some(el => el !== style && /color|background/i.test(el.textContent))};
+  }
+
+  // A style sheet before all others of the page. Returns the font size of most of the text and the share of it that is
+  // full-width.
+  function wear(css) {
+    const style = document.createElement('style');
+    style.textContent = css;
+    document.head ? document.head.prepend(style) : document.documentElement.prepend(style);
+    const sizes = new Map();
+    const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    let wide = 0, all = 0;
+    for (let node = walker.nextNode(), count = 0; node && count < 5000; node = walker.nextNode(), count++) {
+      const text = node.data.trim();
+      if (!text || !node.parentElement.checkVisibility()) continue;
+      const size = parseFloat(getComputedStyle(node.parentElement).fontSize) || 16;
+      sizes.set(size, (sizes.get(size) || 0) + text.length);
+      wide += (text.match(/[\u2e80-\ud7ff\uf900-\ufaff\uff00-\uffef]/g) || []).length;
+      all += text.length;
+    }
+    let half = all / 2, found = 16;
+    for (const [size, count] of [...sizes].sort((a, b) => a[0] - b[0])) {
+      found = size;
+      if ((half -= count) <= 0) break;
+    }
+    return {em: found, wide: all ? wide / all : 0};
+  }
+
+  // The viewport has its final width: what may not grow with its height is noted.
+  function fit() {
     freezeRoots();
     for (const el of [...document.body.querySelectorAll('*')].slice(0, 20000)) {
       const height = el.getBoundingClientRect().height;
       if (height > 100) heights.set(el, height);
-    }
-    for (const item of document.querySelectorAll('li')) {
-      const kind = getComputedStyle(item).listStyleType;
-      if (!['none', 'disc', 'circle', 'square'].includes(kind)) item.classList.add('gm-numbered');
     }
     return size();
   }
@@ -273,6 +317,6 @@
     return {pieces, hidden, overflow: false};
   }
 
-  globalThis.gristmill = {put, settle, read, text: () => document.body ? document.body.innerText : ''};
+  globalThis.gristmill = {put, wear, fit, settle, read, text: () => document.body ? document.body.innerText : ''};
   return true;
 })()

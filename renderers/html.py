@@ -9,6 +9,7 @@ profile is new and empty, and every page gets a context of its own. It is never 
 import asyncio
 import atexit
 import base64
+import hashlib
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from renderers.chromium import LOST, BrowserLost, Chromium
 from renderers.ink import Ink
 from renderers.lines import Run, merge_runs
 from renderers.page import BadDocument, Page, Quad, bounds, turned_quad
+from renderers.themes import draw_look, draw_view
 
 # Installed into every page, in a world that the page's own scripts (were they on) could not see.
 _EXTRACT = (Path(__file__).parent / "extract.js").read_text()
@@ -33,11 +35,19 @@ MAX_CHARACTERS = 500_000  # of visible text, on one page
 
 @dataclass(frozen=True)
 class HtmlSettings:
-    """Viewport in pixels; what lies below `max_height` or right of `width` is left out of picture and text."""
+    """The viewport and the look of pages, in CSS pixels; the picture ends after `max_height` of its own pixels.
 
-    width: int = 1024
+    `width` 0: drawn for every page, so that a line of its text has 20 to 31 em (full-width text: 24 to 40) and the
+    picture is 400 to 1,000 pixels wide; a page that is laid out wider is taken as wide as it is, up to `most_width`.
+    `plain` is the share of pages that get no theme; 1: what the page itself says is all.
+    """
+
+    width: int = 0
     viewport_height: int = 1448  # what "100vh" means to the page: a sheet of paper's proportions
-    max_height: int = 8192
+    max_height: int = 16384
+    most_width: int = 1600
+    plain: float = 0.1
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -82,17 +92,19 @@ class HtmlRenderer:
         self._rendered = 0
         return self._loop.run_until_complete(self._chromium.stop())
 
-    def render(self, html: str) -> tuple[Page, dict]:
-        """Return the page and its facts: `lang`, `title`, `width` and `height` of the whole layout, `cut_off`.
+    def render(self, html: str, key: str = "") -> tuple[Page, dict]:
+        """Return the page and its facts: `lang`, `title`, `width` and `height` of the whole layout, `cut_off`, `look`.
+
+        The look of the page is drawn from the seed and `key`.
 
         Raises BadDocument: timeout, crash, memory, too_much_text, bad_page.
         """
-        page, facts, _ = self._run(self._render(html, with_text=False))
+        page, facts, _ = self._run(self._render(html, key, with_text=False))
         return page, facts
 
-    def render_with_inner_text(self, html: str) -> tuple[Page, dict, str]:
+    def render_with_inner_text(self, html: str, key: str = "") -> tuple[Page, dict, str]:
         """The same, with the document's innerText: for measuring how much of it the lines hold."""
-        return self._run(self._render(html, with_text=True))
+        return self._run(self._render(html, key, with_text=True))
 
     def _run(self, work):
         try:
@@ -108,7 +120,7 @@ class HtmlRenderer:
                 ended or getattr(error, "kind", "crash"), f"{type(error).__name__}: {error}"[:200]
             ) from None
 
-    async def _render(self, html: str, *, with_text: bool) -> tuple[Page, dict, str]:
+    async def _render(self, html: str, key: str, *, with_text: bool) -> tuple[Page, dict, str]:
         if self._rendered >= self.limits.pages or (self._chromium.browser and not self._chromium.running):
             await self._chromium.stop()
             self._rendered = 0
@@ -119,7 +131,7 @@ class HtmlRenderer:
         tab = _Tab((await context.newPage())._client)
         crashed = asyncio.get_running_loop().create_future()
         tab.client.on("Inspector.targetCrashed", lambda _: crashed.done() or crashed.set_result(None))
-        work = asyncio.ensure_future(self._picture(tab, html, with_text))
+        work = asyncio.ensure_future(self._picture(tab, html, key, with_text))
         await asyncio.wait((work, crashed), return_when=asyncio.FIRST_COMPLETED)
         if not work.done():
             work.cancel()
@@ -128,32 +140,57 @@ class HtmlRenderer:
         await context.close()
         return result
 
-    async def _picture(self, tab: "_Tab", html: str, with_text: bool) -> tuple[Page, dict, str]:
+    async def _picture(self, tab: "_Tab", html: str, key: str, with_text: bool) -> tuple[Page, dict, str]:
         wanted = self.settings
-        await tab.open(doctype(html), wanted.width, wanted.viewport_height)
-        facts, height = await tab.call("put", html), wanted.viewport_height
+        scale, ems = draw_view(_seed(wanted.seed, key)) if not wanted.width else (1.0, 0.0)
+        tab.scale = scale  # from the beginning: text that is laid out for another one keeps a fraction of a pixel of it
+        await tab.open(doctype(html), wanted.width or 800, wanted.viewport_height)
+        look = draw_look(_seed(wanted.seed, key), plain=wanted.plain, **await tab.call("put", html))
+        width = _viewport(wanted, scale, ems, **await tab.call("wear", look.css))
+        await tab.resize(width, wanted.viewport_height)
+        facts, height = await tab.call("fit"), wanted.viewport_height
         for _ in range(3):  # a page that measures itself by the viewport grows with it, some without end
-            fitting = max(1, min(int(facts["height"]), wanted.max_height))
+            fitting = min(_whole(facts["height"]), int(wanted.max_height / scale) // 4 * 4)
             if fitting == height:
                 break
             height = fitting
-            await tab.resize(wanted.width, height)
+            await tab.resize(width, height)
             facts |= await tab.call("settle")
+        width = max(width, min(_whole(facts["width"]), wanted.most_width))
         text = await tab.call("text") if with_text else ""
-        found = await tab.call("read", wanted.width, height, MAX_CHARACTERS)
+        found = await tab.call("read", width, height, MAX_CHARACTERS)
         if found["overflow"]:
             raise BadDocument("too_much_text", f"more than {MAX_CHARACTERS} characters of visible text")
-        pixels = await tab.screenshot(wanted.width, height)
+        pixels = await tab.screenshot(width, height)
         facts["cut_off"] = facts["height"] > height
-        lines, hidden = _lines(found["pieces"], pixels)
+        facts["look"] = {"theme": look.name, "viewport": width, "scale": scale}
+        lines, hidden = _lines(found["pieces"], pixels, pixels.shape[1] / width)
         return Page(0, pixels, lines, hidden + found["hidden"]), facts, text
+
+
+def _seed(seed: int, key: str) -> list[int]:
+    return [seed % 2**64, *hashlib.sha256(key.encode("utf-8", "replace")).digest()[:8]]
+
+
+def _whole(length: float) -> int:
+    """Round up to a length that has whole pixels at every scale: others are resampled, each time a little otherwise."""
+    return max(int(-(-length // 4)) * 4, 4)
+
+
+def _viewport(wanted: HtmlSettings, scale: float, ems: float, em: float, wide: float) -> int:
+    """Return the viewport's width in CSS pixels."""
+    if wanted.width:
+        return wanted.width
+    low, high = (24, 40) if wide > 0.3 else (20, 31)
+    least, most = max(400 / scale, 320), 1000 / scale
+    return min(_whole(min(max(em * (low + (high - low) * ems), least), most)), int(most) // 4 * 4)
 
 
 class _Tab:
     """One page of its own context, seen through the protocol: pyppeteer's own `goto` waits for frames for ever."""
 
     def __init__(self, client):
-        self.client = client
+        self.client, self.scale = client, 1.0
         self._world = None
 
     async def open(self, declaration: str, width: int, height: int) -> None:
@@ -191,8 +228,8 @@ class _Tab:
             await self.client.send("Fetch.failRequest", request | {"errorReason": "BlockedByClient"})
 
     async def resize(self, width: int, height: int) -> None:
-        """Set the viewport, in CSS pixels, which are the picture's pixels."""
-        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        """Set the viewport, in CSS pixels, each of which is `scale` pixels of the picture wide and high."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": self.scale, "mobile": False}
         await self.client.send("Emulation.setDeviceMetricsOverride", metrics)
 
     async def call(self, name: str, *arguments):
@@ -243,14 +280,14 @@ def _after(text: str, end: str, start: int) -> int:
     return len(text) if found < 0 else found + len(end)
 
 
-def _lines(pieces: list, pixels: np.ndarray):
+def _lines(pieces: list, pixels: np.ndarray, scale: float):
     """Return the visible lines, merged, in pixels, and the number of pieces without ink."""
     ink, runs, hidden = Ink(pixels), [], 0
     for raw, left, top, right, bottom, size, block, vertical, linear in pieces:
         text = clean_text(raw)
         if not text:
             continue
-        box = (left, top, right, bottom)
+        box, size = tuple(side * scale for side in (left, top, right, bottom)), size * scale
         turns, upright_column = _orientation(text, vertical, linear)
         quad = _slanted_quad(box, linear, size) if turns is None else turned_quad(box, turns)
         fitted = ink.fit(bounds(quad))

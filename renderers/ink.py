@@ -51,23 +51,41 @@ class Ink:
         self.grey = luminance(pixels)
         # One mask against the commonest luminance of the page serves nearly every line.
         counts = np.bincount(self.grey[::16, ::16].ravel(), minlength=256)
-        self._mask = ink_mask(self.grey, int(counts.argmax()))
+        self.mask = ink_mask(self.grey, int(counts.argmax()))
+
+    def patch(self, rect: Rect) -> tuple[np.ndarray, int, int]:
+        """Return the mask of ink (255) of the pixels touched by `rect`, and where it lies in the image (x, y)."""
+        patch, left, top = crop(self.mask, rect)
+        if patch.size and patch[0, 0] and patch[-1, -1]:  # on paper of another colour than the page's
+            patch, left, top = crop(self.grey, rect)
+            patch = ink_mask(patch, background(patch))
+        return patch, left, top
 
     def fit(self, rect: Rect) -> Rect | None:
         """Draw a box in to the ink inside it; None when nothing shows there.
 
         Over a photo, a gradient or a table's rules everything is ink and the box stays as it is.
         """
-        patch, left, top = crop(self._mask, rect)
+        patch, left, top = self.patch(rect)
         if patch.size == 0:
             return None
-        if patch[0, 0] and patch[-1, -1]:  # on paper of another colour than the page's
-            patch, left, top = crop(self.grey, rect)
-            patch = ink_mask(patch, background(patch))
         x, y, width, height = cv2.boundingRect(patch)
         if width == 0:
             return None
         return float(left + x), float(top + y), float(left + x + width), float(top + y + height)
+
+    def fit_turned(self, turn: np.ndarray, low: np.ndarray, high: np.ndarray):
+        """Draw a turned box in to its ink; None when nothing shows.
+
+        `turn` (2 x 2) maps coordinates of the page to those of the box, in which `low` and `high` bound it.
+        """
+        size = np.clip(np.ceil(high - low), 1, 8192).astype(int)
+        matrix = np.hstack([turn.T, (turn.T @ low)[:, None]])  # from the upright patch to the page
+        patch = cv2.warpAffine(self.mask, matrix, size.tolist(), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
+        x, y, width, height = cv2.boundingRect(patch)
+        if width == 0:
+            return None
+        return low + (x, y), low + (x + width, y + height)
 
 
 def fill(shape: tuple[int, int], quads: list[Quad], value: int = 1) -> np.ndarray:

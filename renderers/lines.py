@@ -4,6 +4,7 @@ PDF producers place words, cells and single characters one by one, and browsers 
 that follow each other on one baseline with no more than a word's gap between them are one line.
 """
 
+import re
 from dataclasses import dataclass, replace
 
 from renderers.characters import is_right_to_left, is_wide
@@ -11,6 +12,9 @@ from renderers.page import Line, Quad, Rect, bounds, clip_quad, turned_quad, uni
 
 JOIN_GAP = 0.45  # of the font size: a wider gap separates columns; word gaps are 0.2 to 0.4
 SPACE_GAP = 0.17  # of the font size: a narrower gap is kerning within a word
+_WIDE_SPACE_GAP = 0.25  # the same beside a full-width character, whose own box may end short of its square
+_STOP_BLANK = 0.5  # of the font size: the empty half of the square of a full-width stop or bracket
+_HALF_BLANK = re.compile("[\u3001\u3002\u3008-\u3011\u3014-\u301b\uff01\uff08\uff09\uff0c\uff0e\uff1a\uff1b\uff1f]")
 _OVERLAP = 0.5  # share of the lower run's height that two runs of one line have in common
 
 
@@ -21,6 +25,7 @@ class Run:
     `turns` is the number of clockwise quarter turns of the glyphs, None when slanted (never merged); `vertical` is
     True for text set from top to bottom with upright glyphs; `spaced` tells whether the raw text began and ended
     with white space; runs of different `block`s (paragraphs, table cells), where the source has such, never join.
+    `breaks`, `unseen` and `misdrawn` are those of a line (`renderers.page.Line`).
     """
 
     text: str
@@ -30,6 +35,9 @@ class Run:
     vertical: bool
     spaced: tuple[bool, bool]
     block: int = 0
+    breaks: tuple[tuple[int, float, float], ...] = ()
+    unseen: int = 0
+    misdrawn: int = 0
 
 
 def merge_runs(runs: list[Run], width: int, height: int) -> list[Line]:
@@ -41,19 +49,7 @@ def merge_runs(runs: list[Run], width: int, height: int) -> list[Line]:
             merged[-1] = joined
         else:
             merged.append(run)
-    return [Line(run.text, clip_quad(run.quad, width, height)) for run in merged]
-
-
-def sort_lines(lines: list[Line]) -> list[Line]:
-    """Order lines from top to bottom, and from left to right where they stand side by side."""
-    rows: list[list[Line]] = []
-    for line in sorted(lines, key=lambda line: bounds(line.quad)[1]):
-        _, y0, _, y1 = bounds(line.quad)
-        if rows and (y0 + y1) / 2 < bounds(rows[-1][0].quad)[3]:
-            rows[-1].append(line)
-        else:
-            rows.append([line])
-    return [line for row in rows for line in sorted(row, key=lambda line: bounds(line.quad)[0])]
+    return [Line(run.text, clip_quad(run.quad, width, height), run.breaks, run.unseen, run.misdrawn) for run in merged]
 
 
 def _join(a: Run, b: Run) -> Run | None:
@@ -64,16 +60,23 @@ def _join(a: Run, b: Run) -> Run | None:
     flow = (a.turns + a.vertical + 2 * (is_right_to_left(a.text) and is_right_to_left(b.text))) % 4
     gap, overlap = _along(box_a, box_b, flow)
     em = max(a.size, b.size)
-    if overlap < _OVERLAP or not -0.3 * em <= gap <= JOIN_GAP * em or min(a.size, b.size) < 0.4 * em:
+    blank = _STOP_BLANK * em if _HALF_BLANK.match(a.text[-1]) or _HALF_BLANK.match(b.text[0]) else 0.0
+    if overlap < _OVERLAP or not -0.3 * em <= gap <= JOIN_GAP * em + blank or min(a.size, b.size) < 0.4 * em:
         return None
-    space = " " if _needs_space(a, b, gap / em) else ""
+    space = " " if _needs_space(a, b, (gap - blank) / em) else ""
     quad = turned_quad(union(box_a, box_b), a.turns)
-    return replace(a, text=a.text + space + b.text, quad=quad, size=em, spaced=(a.spaced[0], b.spaced[1]))
+    offset = len(a.text) + len(space)
+    breaks = (*a.breaks, *(((offset, box_a[2], box_b[0]),) if space and flow == 0 else ()))
+    breaks += tuple((at + offset, end, start) for at, end, start in b.breaks)
+    return replace(
+        a, text=a.text + space + b.text, quad=quad, size=em, spaced=(a.spaced[0], b.spaced[1]), breaks=breaks,
+        unseen=a.unseen + b.unseen, misdrawn=a.misdrawn + b.misdrawn,
+    )  # fmt: skip
 
 
 def _needs_space(a: Run, b: Run, gap: float) -> bool:
     if is_wide(a.text[-1]) or is_wide(b.text[0]):
-        return False
+        return gap > _WIDE_SPACE_GAP
     return gap > SPACE_GAP or a.spaced[1] or b.spaced[0]
 
 

@@ -24,10 +24,19 @@ class BadDocument(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One visual line of text and its quad in pixels."""
+    """One visual line of text and its quad in pixels.
+
+    `breaks` are the places where the line may be divided, between words, of horizontal text that runs to the right:
+    (characters before, x where the ink before ends, x where the ink after begins). `unseen` counts characters that
+    were cut from the text because no ink shows where they should be, though something of the line shows; `misdrawn`
+    those whose picture is wrong because a font is missing.
+    """
 
     text: str
     quad: Quad
+    breaks: tuple[tuple[int, float, float], ...] = ()
+    unseen: int = 0
+    misdrawn: int = 0
 
 
 @dataclass(slots=True)
@@ -38,7 +47,6 @@ class Page:
     pixels: np.ndarray
     lines: list[Line]
     hidden: int = 0  # lines left out because no ink shows where they are
-    misdrawn: int = 0  # characters whose picture is known to be wrong: a font is missing
 
     @property
     def width(self) -> int:

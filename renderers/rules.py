@@ -1,57 +1,122 @@
-"""Which rendered pages are worth keeping: the paper's filters (appendix A.4) and a few it does not name.
+"""Which rendered pages, and which windows of them, are worth keeping: the paper's filters (appendix A.4) and more.
 
-Every rule drops the whole page. Pure: the measured values of a page and thresholds in, a verdict out.
+Pure: measured values and thresholds in, a verdict out. A rule judges whole pages or single windows: one glyph that is
+wrong costs its window, unless whole pages are asked for, the letter of the paper.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from corpus.legibility import Legibility
 from renderers.characters import LATIN_EXTENDED, PRIVATE_USE, UNDECODABLE
-from renderers.page import Page
+from renderers.page import Line, Page
+from renderers.plausible import letter_surprise, mojibake, rare_han_share
 
 # Rule -> its default threshold; None switches a rule off. The paper gives no numbers. The defaults keep a title
 # slide of 20 characters and a dense two-column page of 10,000, but no page number and no telephone directory.
-PDF_RULES = {
+PAGE_RULES = {
     "too_small": 200,  # the shorter side of the image, in pixels, is less
     "blank": 0,  # lines with visible ink: no more than this
     "too_few_characters": 20,
     "too_many_characters": 20_000,
+    "scrambled_letters": 3.5,  # bits of surprise at its letters: more than any language has (2.4 to 3.1 measured)
+    "rare_han": 0.2,  # a larger share of its Han characters is rare (at most 0.06 measured)
+    "mojibake": 3.0,  # more signs of a wrong encoding in 100 characters (at most 0.9 measured)
+}
+WINDOW_RULES = {
     "latin_extended": 0,  # more characters of the blocks Latin Extended-A and -B than this
     "private_use": 0,  # more characters of the Private Use Areas than this
     "undecodable": 0,  # more U+FFFD than this
     "missing_font": 0,  # more characters drawn with a wrong glyph than this
-    "duplicate": 1,  # seen this often in the split already
+    "half_seen": 0.1,  # of one line, a larger share shows no ink
+    "window_too_short": 5,  # fewer characters than this
+    "elongated": 3.0,  # the longer side over the shorter is more
+    "crowded": 0,  # more lines of other windows reach into it and cannot be covered with paper
+    "narrow_text": 6.0,  # after the squash: pixels for a half-width character, in the line where it is least
+    "low_text": 10.0,  # after the squash: pixels of ink across the line, in the line where it is least
 }
+TEXT_RULES = ("scrambled_letters", "rare_han", "mojibake")  # of pages, and of windows with enough text to judge
+GLYPH_RULES = ("latin_extended", "private_use", "undecodable", "missing_font")  # the paper's: of the page, if asked
+PDF_RULES = PAGE_RULES | {"duplicate": 1} | WINDOW_RULES  # duplicate: seen this often in the split already
 HTML_RULES = {name: value for name, value in PDF_RULES.items() if name not in ("latin_extended", "missing_font")}
 HTML_RULES["too_many_characters"] = 60_000  # a web page is a scroll of several sheets
-_AT_LEAST = ("too_small", "too_few_characters")  # the rules that drop below their threshold
+_AT_LEAST = (
+    "too_small",
+    "too_few_characters",
+    "window_too_short",
+    "narrow_text",
+    "low_text",
+)  # the rules that drop below their threshold
 _AT_MOST = ("blank",)  # drops at its threshold and below
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The rule that dropped a page, what it measured, and its threshold."""
+    """The rule that dropped a page or window, what it measured, and its threshold."""
 
     rule: str
     value: float
     threshold: float
 
 
-def measure(page: Page, characters: str) -> dict[str, float]:
-    """Return a page's value for every rule but `duplicate`; `characters` is its text without white space."""
+def measure_page(page: Page, characters: str) -> dict[str, float]:
+    """Return a page's value for every rule about pages but `duplicate`; `characters`: its text, no white space."""
     return {
         "too_small": min(page.width, page.height),
         "blank": len(page.lines),
         "too_few_characters": len(characters),
         "too_many_characters": len(characters),
-        "latin_extended": len(LATIN_EXTENDED.findall(characters)),
-        "private_use": len(PRIVATE_USE.findall(characters)),
-        "undecodable": len(UNDECODABLE.findall(characters)),
-        "missing_font": page.misdrawn,
     }
 
 
+def measure_text(text: str) -> dict[str, float]:
+    """Return the value of every rule about plausible text."""
+    return {"scrambled_letters": letter_surprise(text), "rare_han": rare_han_share(text), "mojibake": mojibake(text)}
+
+
+def measure_glyphs(lines: Sequence[Line]) -> dict[str, float]:
+    """Return the value of every rule about single characters."""
+    characters = "".join(line.text for line in lines)
+    return {
+        "latin_extended": len(LATIN_EXTENDED.findall(characters)),
+        "private_use": len(PRIVATE_USE.findall(characters)),
+        "undecodable": len(UNDECODABLE.findall(characters)),
+        "missing_font": sum(line.misdrawn for line in lines),
+    }
+
+
+def measure_window(lines: Sequence[Line], width: int, height: int, uncovered: int, legible: Legibility) -> dict:
+    """Return a window's value for every rule about windows; where nothing can be too small, a number above all."""
+    measured = [legible.measure(line.text, line.quad, width, height) for line in lines]
+    text = measure_text(" ".join(line.text for line in lines))
+    return (
+        measure_glyphs(lines)
+        | text
+        | {
+            "half_seen": max(line.unseen / (line.unseen + len(line.text)) for line in lines),
+            "window_too_short": sum(len(line.text.replace(" ", "")) for line in lines),
+            "elongated": max(width, height) / min(width, height),
+            "crowded": uncovered,
+            "narrow_text": min(min(advance for advance, _ in measured), legible.train_size),
+            "low_text": min(min(ink for _, ink in measured), legible.train_size),
+        }
+    )
+
+
+def of_pages(thresholds: dict[str, float | None], per_page: bool) -> dict[str, float | None]:
+    """Return those of the thresholds that judge whole pages; `per_page`: those about single characters too."""
+    windows = WINDOW_RULES.keys() - (set(GLYPH_RULES) if per_page else set())
+    return {name: value for name, value in thresholds.items() if name not in windows}
+
+
+def of_windows(thresholds: dict[str, float | None], per_page: bool) -> dict[str, float | None]:
+    """Return those of the thresholds that judge windows."""
+    pages = of_pages(thresholds, per_page).keys() - set(TEXT_RULES)
+    return {name: value for name, value in thresholds.items() if name not in pages}
+
+
 def judge(values: dict[str, float], thresholds: dict[str, float | None]) -> Verdict | None:
-    """Return the first rule, in the order of `thresholds`, that drops a page with these values."""
+    """Return the first rule, in the order of `thresholds`, that drops a page or window with these values."""
     for rule, threshold in thresholds.items():
         if rule in values and threshold is not None and _drops(rule, values[rule], threshold):
             return Verdict(rule, values[rule], threshold)

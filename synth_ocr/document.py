@@ -7,11 +7,12 @@ the ink on the flat page and go through the same matrix as its pixels; what foll
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from PIL import Image
 
+from corpus.legibility import Legibility, is_full_width
 from synth_ocr import effects, textures
 from synth_ocr.geometry import Placed, inside, longest_visible, rectangle
 from synth_ocr.glyphs import Typeface
@@ -20,6 +21,9 @@ from synth_ocr.settings import Canvas, Page, Settings, Text
 from synth_ocr.textbox import Drawn, LineSetter, Passage, distort
 
 _ALONE = re.compile("[\u2e80-\ud7ff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]")  # Han, kana, hangul, wide forms
+# Of a row's height, in most faces: the advance of a Latin letter, of a full-width character, and the ink.
+_ADVANCE, _WIDE_ADVANCE, _INK_HEIGHT = 0.40, 0.75, 0.68
+_FACTORS = (1.0, 1.4, 2.0)  # by which rows grow until a line is legible
 _SKIP = 64  # characters that are stepped over where no face covers the text
 
 
@@ -65,6 +69,7 @@ class Picture:
     jpeg_quality: int
     skipped: int = 0  # characters of the passage that no face covers
     cut: int = 0  # lines that the edge of the canvas cuts or hides
+    unprinted: int = 0  # lines left out because nobody could read them at the training size
     faces: list[str] = field(default_factory=list)
 
 
@@ -84,19 +89,24 @@ def compose(
     rng, grain = np.random.default_rng([*seed, 0]), np.random.default_rng([*seed, 1])
     canvas = _canvas_size(rng, s.canvas)
     sheet = _sheet_size(rng, canvas, s.page)
-    passage = Passage(text)
-    drawn, skipped = _set_text(rng, sheet, passage, faces, s)
-    page = _print(rng, grain, sheet, papers, drawn, s)
     placed = Placed(rng, sheet, canvas, s.page)
+    for factor in _FACTORS:  # narrow faces and steep tilts may need more than most
+        passage = Passage(text)
+        larger = _enlarged(s, placed, sheet, canvas, passage, factor)
+        drawn, skipped = _set_text(rng, sheet, passage, faces, larger)
+        legible = [entry for entry in drawn if _is_legible(entry[0], placed, sheet, canvas, s.legibility)]
+        if legible:
+            break
+    page = _print(rng, grain, sheet, papers, legible, s)
     pixels = textures.background(photo, canvas, effects.whole(rng, s.canvas.background_blur))
     placed.warp(page, pixels)
     pixels = effects.finish(pixels, rng, s.finish)
-    lines, cut = _label(drawn, placed, sheet, canvas, s.words)
+    lines, cut = _label(legible, placed, sheet, canvas, s.words)
     if not lines:
-        raise NoText("no_text", f"none of {len(drawn)} lines can be seen")
+        raise NoText("no_text", f"none of {len(drawn)} lines can be seen, {len(drawn) - len(legible)} are illegible")
     quality = effects.whole(rng, s.canvas.jpeg_quality)
     used = sorted({line.face for line in lines})
-    return Picture(pixels, lines, placed.quad, quality, skipped, cut, used)
+    return Picture(pixels, lines, placed.quad, quality, skipped, cut, len(drawn) - len(legible), used)
 
 
 def _canvas_size(rng: np.random.Generator, s: Canvas) -> tuple[int, int]:
@@ -113,6 +123,35 @@ def _sheet_size(rng: np.random.Generator, canvas: tuple[int, int], s: Page) -> t
     longest = canvas[0 if landscape else 1] / short
     long = int(short * rng.uniform(min(longest, s.aspect_ratio[0]), min(longest, s.aspect_ratio[1])))
     return (long, short) if landscape else (short, long)
+
+
+def _enlarged(s: Settings, placed: Placed, sheet, canvas: tuple[int, int], passage: Passage, factor: float) -> Settings:
+    """Return settings whose smallest rows of most faces can be read at the training size."""
+    wide = sum(map(is_full_width, passage.sample())) > 0.3 * len(passage.sample())
+    length, ink = s.legibility.needs("字" * 8 if wide else "text")
+    along, across = _mean_scales(placed, sheet, canvas, s.legibility.train_size)
+    row = max(length / (8 * _WIDE_ADVANCE if wide else 4 * _ADVANCE) / along, ink / _INK_HEIGHT / across)
+    low = max(s.layout.text_scale[0], factor * row / (0.9 * min(sheet)))  # margins take a tenth of the sheet
+    high = max(s.layout.text_scale[1], 1.3 * low)
+    return replace(s, layout=replace(s.layout, text_scale=(low, high)))
+
+
+def _mean_scales(placed: Placed, sheet, canvas: tuple[int, int], train_size: int) -> tuple[float, float]:
+    """Return how many pixels of the squashed image a pixel of the sheet has along x and y, on average."""
+    squash = np.array([train_size / canvas[0], train_size / canvas[1]])
+    corners = rectangle(0, 0, *sheet) * 0.8 + np.array(sheet) * 0.1
+    here = placed.project(corners)
+    steps = [placed.project(corners + np.array(step)) - here for step in ((1.0, 0.0), (0.0, 1.0))]
+    along, across = (np.hypot(*(step * squash).T).mean() for step in steps)
+    return float(along), float(across)
+
+
+def _is_legible(line: Drawn, placed: Placed, sheet, canvas: tuple[int, int], legibility: Legibility) -> bool:
+    quad = _quad(line.ink(), placed, sheet)
+    if quad is None:
+        return True
+    advance, ink = legibility.measure(line.text, quad.tolist(), *canvas)
+    return advance >= legibility.advance and ink >= legibility.ink
 
 
 def _set_text(rng, sheet: tuple[int, int], passage: Passage, faces: Sequence[Typeface], s: Settings):

@@ -8,6 +8,8 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 
+from corpus.legibility import Legibility
+
 _FREE, _WHOLE = (0.75, 1.0), (1.0, 1.0)
 
 
@@ -93,13 +95,17 @@ class Finish:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """One recipe for images. The last four are not SynthDoG's, and off."""
+    """One recipe for images. The last four are not SynthDoG's; all but `legibility` are off.
+
+    `legibility`: rows of text are at least so high, and lines below are not printed; advance and ink 0: SynthDoG's own.
+    """
 
     canvas: Canvas = field(default_factory=Canvas)
     page: Page = field(default_factory=Page)
     layout: Layout = field(default_factory=Layout)
     text: Text = field(default_factory=Text)
     finish: Finish = field(default_factory=Finish)
+    legibility: Legibility = field(default_factory=Legibility)
     vertical: float = 0.0  # probability that a page is set in vertical columns, from right to left
     words: bool = False  # also label words (Chinese: single characters) inside each line
     straight: bool = False  # no elastic distortion: every line is exactly the projection of a rectangle

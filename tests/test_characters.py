@@ -4,8 +4,8 @@ import pytest
 
 from corpus.tokens import load_tokenizer
 from renderers import characters
-from renderers.lines import Run, merge_runs, sort_lines
-from renderers.page import Line, bounds, rect_quad, turned_quad
+from renderers.lines import Run, merge_runs
+from renderers.page import bounds, rect_quad, turned_quad
 
 
 @pytest.mark.parametrize(
@@ -84,12 +84,6 @@ def test_chinese_is_joined_without_spaces_and_vertical_text_downwards():
 def test_turned_and_right_to_left_text_is_merged_in_its_direction():
     assert texts(run("up", (0, 30, 10, 50), turns=3), run("wards", (0, 5, 10, 26), turns=3)) == ["up wards"]
     assert texts(run("سلام", (50, 0, 80, 10)), run("عليكم", (20, 0, 47, 10))) == ["سلام عليكم"]
-
-
-def test_sorting_goes_by_rows():
-    boxes = {"c": (0, 30, 9, 40), "b": (50, 0, 90, 10), "a": (0, 3, 40, 13), "d": (60, 32, 90, 42)}
-    lines = [Line(text, rect_quad(box)) for text, box in boxes.items()]
-    assert [line.text for line in sort_lines(lines)] == ["a", "b", "c", "d"]
 
 
 def test_lines_are_clipped_to_the_image():

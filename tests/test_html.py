@@ -18,7 +18,7 @@ import pytest
 
 from corpus.bugs import Bug
 from renderers import chromium, html
-from renderers.html import BrowserLimits, HtmlRenderer, doctype
+from renderers.html import BrowserLimits, HtmlRenderer, HtmlSettings, doctype
 from renderers.ink import ink_report, luminance
 from renderers.page import BadDocument, bounds
 from renderers.sentry import Allowed, allowed, descendants
@@ -27,10 +27,12 @@ ROOT = Path(__file__).resolve().parent.parent
 
 pytestmark = pytest.mark.usefixtures("browser")
 
+PLAIN = HtmlSettings(width=1024, max_height=8192, plain=1.0)
+
 
 @pytest.fixture(scope="module")
 def renderer():
-    with HtmlRenderer(limits=BrowserLimits(page_seconds=60)) as made:
+    with HtmlRenderer(PLAIN, limits=BrowserLimits(page_seconds=60)) as made:
         yield made
 
 
@@ -254,7 +256,7 @@ def test_file_content_is_not_in_the_picture(renderer, tmp_path):
 
 
 def test_a_mistake_of_ours_is_no_lost_browser(monkeypatch):
-    monkeypatch.setattr(html, "_lines", lambda pieces, pixels: None.planted)
+    monkeypatch.setattr(html, "_lines", lambda pieces, pixels, scale: None.planted)
     with HtmlRenderer() as made, pytest.raises(Bug, match="None.planted"):
         made.render("<p>first")
 
@@ -372,3 +374,36 @@ def test_boxes_of_real_pages_hug_the_ink(renderer, shared_data, name):
     assert len(page.lines) > 15
     report = ink_report(luminance(page.pixels), [line.quad for line in page.lines])
     assert report["caught"] > 0.95 and report["inside"] > 0.15
+
+
+ARTICLE = "<h1>A title of some length</h1>" + "<p>Several words of running text in a paragraph. " * 40
+
+
+def looks(settings: HtmlSettings, keys: list[str]) -> list[tuple]:
+    with HtmlRenderer(settings, limits=BrowserLimits(page_seconds=60)) as made:
+        rendered = [made.render(ARTICLE, key) for key in keys]
+    return [(page.pixels.tobytes(), facts["look"], page) for page, facts in rendered]
+
+
+def test_every_page_has_a_look_of_its_own_and_the_same_one_again():
+    keys = [f"pages/{i}" for i in range(6)]
+    first, second = looks(HtmlSettings(), keys), looks(HtmlSettings(), keys[::-1])[::-1]
+    assert [pixels for pixels, *_ in first] == [pixels for pixels, *_ in second]
+    assert len({pixels for pixels, *_ in first}) == len(keys)
+    for _, look, page in first:
+        assert 400 <= page.width <= 1000 and look["viewport"] * look["scale"] == pytest.approx(page.width, abs=2)
+        text = " ".join(line.text for line in page.lines)
+        assert text.count("Several words of running text in a paragraph.") == 40
+
+
+def test_a_theme_hides_nothing_and_yields_to_the_page():
+    page_style = "<body style='background:#fff'><p style='color:#000'>"
+    with HtmlRenderer(HtmlSettings(plain=0.0), limits=BrowserLimits(page_seconds=60)) as made:
+        for key in range(8):
+            page, _ = made.render(f"{page_style}black on white{ARTICLE}", str(key))
+            assert page.hidden == 0 and page.lines[0].text.startswith("black on white")
+
+
+def test_what_scripts_would_have_shown_or_taken_away(renderer):
+    hidden = "<html><body style='visibility:hidden;opacity:0'><p>ready</p><noscript>JavaScript is disabled</noscript>"
+    assert lines(renderer, hidden) == ["ready"]

@@ -6,6 +6,7 @@ import matplotlib
 import pymupdf
 import pytest
 
+from corpus.legibility import is_column
 from renderers import pdf
 from renderers.ink import ink_report, luminance
 from renderers.page import BadDocument, bounds
@@ -74,6 +75,26 @@ def test_invisible_white_and_covered_text_is_left_out():
     page = only_page(document(hidden))
     assert [line.text for line in page.lines] == ["First line of text", "Second line, lower"]
     assert page.hidden == 2  # the OCR layer is known to be invisible without looking
+
+
+def test_of_a_line_that_is_half_covered_the_rest_is_labelled_and_counted():
+    def covered(page):
+        page.insert_text((60, 80), "seen here and hidden there", fontsize=14)
+        page.draw_rect((155, 60, 400, 90), fill=(1, 1, 1), color=(1, 1, 1))
+
+    (line,) = only_page(document(covered)).lines
+    assert line.text == "seen here and" or line.text == "seen here an"
+    assert line.unseen >= 11 and bounds(line.quad)[2] <= 156 * 2
+
+
+def test_text_printed_twice_for_boldness_is_labelled_once():
+    def bold(page):
+        for shift in (0, 0.3):
+            page.insert_text((60 + shift, 80), "printed twice", fontsize=14)
+        page.insert_text((60, 130), "printed twice", fontsize=14)
+
+    page = only_page(document(bold))
+    assert [line.text for line in page.lines] == ["printed twice", "printed twice"]
 
 
 def test_ligatures_are_expanded_and_chinese_is_read():
@@ -146,9 +167,38 @@ def test_real_vertical_japanese_is_read_down_its_columns(shared_data):
     assert caught(page) > 0.95
 
 
+@pytest.mark.parametrize("name", ["pdfminer_jo", "pdfjs_issue6387"])
+def test_vertical_text_is_labelled_where_its_ink_is(shared_data, name):
+    """Of the ink in and around a column's quad nearly all is inside, at its ends too: a glyph late would miss one."""
+    page = only_page(shared_data(f"pdf/{name}.pdf").read_bytes())
+    columns = [line for line in page.lines if is_column(line.text, line.quad)]
+    assert len(columns) > 5
+    grey = luminance(page.pixels) < 128
+    inside = around = 0
+    for line in columns:
+        x0, y0, x1, y1 = map(round, bounds(line.quad))
+        reach = x1 - x0
+        inside += grey[y0:y1, x0:x1].sum()
+        around += grey[max(y0 - reach // 2, 0) : y1 + reach // 2, x0:x1].sum()
+    assert inside / around > 0.98
+
+
+@pytest.mark.parametrize(
+    "name, texts",
+    [
+        ("pdfjs_issue11656", ["שלום עולם מה שלום כולם?", "לחיוב פעולות אלה לפי סעיף15(ב)(4) לחוק מבקר המדינה"]),
+        ("pdfjs_ArabicCIDTrueType", ["انواع الخطوط العربية"]),
+    ],
+)  # fmt: skip
+def test_right_to_left_lines_are_in_logical_order(shared_data, name, texts):
+    found = {line.text.replace(" ", "") for line in only_page(shared_data(f"pdf/{name}.pdf").read_bytes()).lines}
+    assert not {text.replace(" ", "") for text in texts} - found
+
+
 def test_a_missing_font_with_wrong_glyphs_is_counted(shared_data):
-    assert only_page(shared_data("pdf/pymupdf_test_3854.pdf").read_bytes()).misdrawn > 100
-    assert only_page(shared_data("pdf/pdfjs_noembed-eucjp.pdf").read_bytes()).misdrawn == 0
+    for name, some in (("pymupdf_test_3854", True), ("pdfjs_noembed-eucjp", False)):
+        page = only_page(shared_data(f"pdf/{name}.pdf").read_bytes())
+        assert (sum(line.misdrawn for line in page.lines) > 100) == some
 
 
 @pytest.mark.parametrize(

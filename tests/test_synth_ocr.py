@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from corpus.legibility import Legibility
 from synth_ocr import layout, settings, textures
 from synth_ocr.document import NoText, compose, word_bounds
 from synth_ocr.fonts import choose, read_manifest
@@ -246,3 +247,27 @@ def test_settings_survive_json_and_refuse_the_unknown():
         settings.from_json({"page": {"margn": [0, 1]}})
     with pytest.raises(ValueError, match="shape"):
         settings.from_json({"page": {"margin": 3}})
+
+
+@pytest.mark.parametrize("language, text", [("en", ENGLISH), ("zh", CHINESE)])
+@pytest.mark.parametrize("train_size", [224, 448])
+def test_every_printed_line_can_be_read_at_the_training_size(language, text, train_size):
+    legible = Legibility(train_size)
+    lines = 0
+    for seed in range(12):
+        picture = make(seed, replace(settings.Settings(), legibility=legible), text, language)
+        height, width = picture.pixels.shape[:2]
+        for line in picture.lines:
+            advance, ink = legible.measure(line.text, line.quad.tolist(), width, height)
+            assert advance >= 0.97 * legible.advance and ink >= 0.97 * legible.ink, line.text
+        lines += len(picture.lines)
+    assert lines > 40
+
+
+def test_without_a_training_size_rows_are_as_small_as_synthdog_s():
+    off = replace(settings.Settings(), legibility=Legibility(advance=0, ink=0))
+    heights = [
+        [np.hypot(*(line.quad[3] - line.quad[0])) for seed in range(6) for line in make(seed, recipe).lines]
+        for recipe in (off, settings.Settings())
+    ]
+    assert np.median(heights[0]) < 0.9 * np.median(heights[1])

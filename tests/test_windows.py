@@ -3,16 +3,21 @@
 import math
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from corpus.legibility import Legibility
 from renderers.characters import estimate_tokens
+from renderers.crops import window_pixels
 from renderers.page import Line, bounds, rect_quad
 from renderers.windows import Budget, cut
 
 WIDTH, HEIGHT = 1000, 1400
+whatever_size = partial(Budget, advance=0, ink=0, longest=1e9)
 
 
 def grid(columns: int, rows: int, text: str = "some words of a line") -> list[Line]:
@@ -28,7 +33,7 @@ def grid(columns: int, rows: int, text: str = "some words of a line") -> list[Li
 
 def test_a_page_that_fits_is_one_uncropped_window():
     lines = grid(1, 10)
-    (window,) = cut(lines, WIDTH, HEIGHT, Budget(tokens=1000))
+    (window,) = cut(lines, WIDTH, HEIGHT, whatever_size(tokens=1000))
     assert window.box == (0, 0, WIDTH, HEIGHT)
     assert window.lines == lines
 
@@ -36,39 +41,39 @@ def test_a_page_that_fits_is_one_uncropped_window():
 def test_tokens_are_the_exact_sum_on_every_python():
     """The built-in sum of floats differs between 3.11 and 3.12, and with it what a ledger says of the same page."""
     lines = [replace(line, text="汉" * (2 * i % 7) + "a") for i, line in enumerate(grid(1, 40))]
-    (window,) = cut(lines, WIDTH, HEIGHT, Budget(tokens=10_000))
+    (window,) = cut(lines, WIDTH, HEIGHT, whatever_size(tokens=10_000))
     costs = [Fraction(36 + estimate_tokens(line.text)) for line in lines]
     assert window.tokens == float(sum(costs)) == math.fsum(reversed(list(map(float, costs))))
 
 
 def test_two_columns_are_cut_at_the_gutter_first():
-    left, right = cut(grid(2, 20), WIDTH, HEIGHT, Budget(tokens=1000))
+    left, right = cut(grid(2, 20), WIDTH, HEIGHT, whatever_size(tokens=1000))
     assert [line.text for line in left.lines + right.lines] == [line.text for line in grid(2, 20)]
     assert left.box[2] <= right.box[0]
 
 
 def test_a_title_over_two_columns_gets_a_window_of_its_own():
     title = Line("A title across both columns", rect_quad((40, 2, 960, 18)))
-    parts = cut([title, *grid(2, 30)], WIDTH, HEIGHT, Budget(tokens=1000))
+    parts = cut([title, *grid(2, 30)], WIDTH, HEIGHT, whatever_size(tokens=1000))
     assert all(title.text == line.text for line in parts[0].lines) or len(parts[0].lines) > 1
     assert sum(len(part.lines) for part in parts) == 61
 
 
 def test_a_tall_page_is_cut_into_pages():
     lines = grid(1, 200)
-    parts = cut(lines, WIDTH, 6100, Budget(tokens=1e9, height=1400))
+    parts = cut(lines, WIDTH, 6100, whatever_size(tokens=1e9, height=1400))
     assert len(parts) >= 5
     assert all(part.box[3] - part.box[1] <= 1400 for part in parts)
 
 
 def test_one_line_over_the_budget_is_a_window_over_the_budget():
-    parts = cut([Line("x" * 9000, rect_quad((0, 0, 900, 20))), *grid(1, 3)], WIDTH, HEIGHT, Budget(tokens=1000))
+    parts = cut([Line("x" * 9000, rect_quad((0, 0, 900, 20))), *grid(1, 3)], WIDTH, HEIGHT, whatever_size(tokens=1000))
     assert [len(part.lines) for part in parts if part.tokens > 1000] == [1]
 
 
 def test_overlapping_lines_end_in_windows_all_the_same():
     lines = [Line(f"line number {i}", rect_quad((i, i, i + 500, i + 500))) for i in range(100)]
-    parts = cut(lines, WIDTH, HEIGHT, Budget(tokens=1000))
+    parts = cut(lines, WIDTH, HEIGHT, whatever_size(tokens=1000))
     assert sorted(line.text for part in parts for line in part.lines) == sorted(line.text for line in lines)
 
 
@@ -81,7 +86,7 @@ box = st.tuples(
 @given(st.lists(box, max_size=120), st.integers(60, 1500))
 def test_every_line_appears_once_and_points_at_the_same_pixels(boxes, tokens):
     lines = [Line(f"line {i}", rect_quad(b)) for i, b in enumerate(boxes)]
-    parts = cut(lines, WIDTH, HEIGHT, Budget(tokens=tokens))
+    parts = cut(lines, WIDTH, HEIGHT, whatever_size(tokens=tokens))
     back = {}
     for part in parts:
         x, y = part.box[:2]
@@ -99,10 +104,78 @@ def test_every_line_appears_once_and_points_at_the_same_pixels(boxes, tokens):
 
 def test_crops_of_a_clean_layout_show_no_line_of_another_window():
     lines = grid(3, 40)
-    for part in cut(lines, WIDTH, HEIGHT, Budget(tokens=900)):
+    for part in cut(lines, WIDTH, HEIGHT, whatever_size(tokens=900)):
         own = {line.text for line in part.lines}
         x0, y0, x1, y1 = part.box
         for line in lines:
             bx = bounds(line.quad)
             touches = bx[0] < x1 and bx[2] > x0 and bx[1] < y1 and bx[3] > y0
             assert (line.text in own) == touches
+
+
+def long_lines(rows: int, left: float = 60) -> list[Line]:
+    """A ragged column of lines of 100 characters, 8 pixels each: too long to be read at 448 pixels as they are."""
+    words = ["words", "and", "more", "words", "to", "read", ""] * 6
+    lines = []
+    for row in range(rows):
+        text = " ".join(words[row % 5 :])[:100].strip()
+        breaks = tuple((i, left + 8 * i, left + 8 * i + 8) for i, char in enumerate(text) if char == " ")
+        box = (left, 20 + row * 30, left + 8 * len(text), 42 + row * 30)
+        lines.append(Line(text, rect_quad(box), breaks))
+    return lines
+
+
+def legible(window, train_size=448) -> bool:
+    width, height = window.box[2] - window.box[0], window.box[3] - window.box[1]
+    measured = [Legibility(train_size).measure(line.text, line.quad, width, height) for line in window.lines]
+    return min(a for a, _ in measured) >= 5.999 and min(ink for _, ink in measured) >= 9.999
+
+
+@pytest.mark.parametrize("train_size", [224, 448, 896])
+def test_windows_are_legible_at_the_training_size_and_not_elongated(train_size):
+    parts = cut(grid(2, 45), WIDTH, HEIGHT, Budget(train_size=train_size))
+    assert sum(len(part.lines) for part in parts) == 90
+    for part in parts:
+        width, height = part.box[2] - part.box[0], part.box[3] - part.box[1]
+        assert max(width, height) <= 3 * min(width, height) + 2
+        assert train_size == 224 or legible(part, train_size)
+
+
+def test_lines_too_long_to_be_read_are_divided_between_words_at_one_seam():
+    lines = long_lines(20)
+    assert not legible(cut(lines, WIDTH, HEIGHT, whatever_size())[0])
+    parts = cut(lines, WIDTH, HEIGHT, Budget())
+    assert all(legible(part) for part in parts)
+    pieces = [line.text for part in parts for line in part.lines]
+    assert sorted(" ".join(pieces).split()) == sorted(" ".join(line.text for line in lines).split())
+    assert len(parts) <= 4
+
+
+def test_a_line_that_cannot_be_divided_is_left_for_the_rule():
+    (line,) = long_lines(1)
+    (part,) = cut([Line(line.text, line.quad)], WIDTH, HEIGHT, Budget())
+    assert not legible(part) and part.lines[0].text == line.text
+
+
+def test_a_crop_shows_no_text_that_is_not_in_its_label():
+    pixels = np.full((HEIGHT, WIDTH, 3), 250, np.uint8)
+    lines = long_lines(6)
+    for line in lines:
+        x0, y0, x1, y1 = map(int, bounds(line.quad))
+        pixels[y0:y1, x0:x1:3] = 0
+        for _, end, start in line.breaks:
+            pixels[y0:y1, int(end) : int(start)] = 250
+    for part in cut(lines, WIDTH, HEIGHT, Budget()):
+        crop, left = window_pixels(pixels, part)
+        assert left == 0
+        for line in part.lines:
+            x0, y0, x1, y1 = map(int, bounds(line.quad))
+            assert (crop[y0:y1, x0:x1] == 0).any()
+            crop[y0:y1, max(x0 - 3, 0) : x1 + 3] = 250
+        assert (crop == 250).all()
+
+
+def test_text_that_cannot_be_covered_is_counted():
+    pixels = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3)).astype(np.uint8)
+    part = next(part for part in cut(long_lines(6), WIDTH, HEIGHT, Budget()) if part.others)
+    assert window_pixels(pixels, part)[1] > 0

@@ -10,6 +10,8 @@ from corpus.splits import Sink, Split
 from pipelines.engine import job
 from pipelines.work.documents import Document
 from renderers import rules
+from renderers.encoded import OutputSettings
+from renderers.windows import Budget
 
 THUMBNAILS_PER_RULE = 6  # in each split
 
@@ -26,24 +28,56 @@ SCORES = {
     "private_use": pa.int32(),
     "undecodable": pa.int32(),
     "missing_font": pa.int32(),
+    "letter_surprise": pa.float32(),  # mean bits; 0: too few letters to judge
+    "rare_han_share": pa.float32(),
+    "mojibake": pa.float32(),  # signs in 100 characters
     "hidden_lines": pa.int32(),
     "windows": pa.int32(),
     "tokens": pa.int32(),  # of the window, estimated
+    "covered_lines": pa.int32(),  # of other windows, in the corners of this one
+    "advance": pa.float32(),  # least of a window's lines after the squash: pixels for a half-width character
+    "ink_height": pa.float32(),  # and pixels of ink across the line
+    "aspect": pa.float32(),  # of the window, the longer side over the shorter
     "language": pa.string(),
 }
 # The ledger column that holds what a rule measured.
 _COLUMN_OF_RULE = {
     "too_small": "height", "blank": "lines", "too_few_characters": "characters", "too_many_characters": "characters",
     "latin_extended": "latin_extended", "private_use": "private_use", "undecodable": "undecodable",
-    "missing_font": "missing_font",
+    "missing_font": "missing_font", "elongated": "aspect", "narrow_text": "advance", "low_text": "ink_height",
+    "scrambled_letters": "letter_surprise", "rare_han": "rare_han_share", "mojibake": "mojibake",
 }  # fmt: skip
 
 
-def add_rule_flag(parser) -> None:
-    """Add `--rule NAME=NUMBER|off` to a job's flags."""
+def add_flags(parser) -> None:
+    """Add the flags that shape samples and name rules: what both rendering jobs share."""
+    parser.add_argument(
+        "--quality", type=int, default=OutputSettings.quality, help="of the JPEG (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--tokens", type=float, default=Budget.tokens, metavar="N",
+        help="most tokens of text and quads in a sample, estimated; a denser page is cut (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--train-size", type=int, default=Budget.train_size, metavar="PIXELS",
+        help="the square that the trainer squashes images to; windows are legible there (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--per-page", action="store_true",
+        help="an undecodable, private-use or Latin Extended character drops its page, as in the paper, not its window",
+    )  # fmt: skip
     parser.add_argument(
         "--rule", action="append", default=[], metavar="NAME=NUMBER", help="set a rule's threshold; NAME=off: no rule"
     )
+
+
+def output_settings(args, found: Mapping[str, float | None], height: int | None = None) -> OutputSettings:
+    """Return what the flags and the thresholds of the rules ask of windows; a rule that is off asks for nothing."""
+    budget = Budget(
+        args.tokens, height=height, longest=found["elongated"] or 1e9, train_size=args.train_size,
+        advance=found["narrow_text"] or 0, ink=found["low_text"] or 0,
+    )  # fmt: skip
+    return OutputSettings(args.quality, budget, dict(found), args.per_page)
 
 
 def thresholds(flags: list[str], catalog_rules: Mapping[str, Mapping], defaults: Mapping) -> dict[str, float | None]:
@@ -78,14 +112,14 @@ def rule_settings(found: Mapping[str, float | None]) -> dict:
 class PageWriter:
     """Writes the rows and samples of one split; counts duplicates and the thumbnails already taken."""
 
-    def __init__(self, sink: Sink, split: Split, dataset: str, found: Mapping[str, float | None], budget_tokens: float):
-        self._sink, self._prefix, self._dataset = sink, f"{dataset}/{split.id}", dataset
-        self._duplicate, self._budget = found.get("duplicate"), budget_tokens
+    def __init__(self, sink: Sink, split: Split, dataset: str, found: Mapping[str, float | None]):
+        self._sink, self.prefix, self._dataset = sink, f"{dataset}/{split.id}", dataset
+        self._duplicate = found.get("duplicate")
         self._seen, self._thumbnails = Counter(), Counter()
 
     def document_failed(self, ordinal: int, document: Document, kind: str, detail: str, *, dropped=False) -> None:
         """Record a document that yields no pages."""
-        key = f"{self._prefix}/{ordinal:06d}"
+        key = f"{self.prefix}/{ordinal:06d}"
         if dropped:
             self._sink.drop(key, ordinal, kind, detail=detail, document=document.name)
         else:
@@ -93,12 +127,12 @@ class PageWriter:
 
     def page_failed(self, ordinal: int, document: Document, page: int, kind: str, detail: str) -> None:
         """Record a page that could not be rendered."""
-        key = f"{self._prefix}/{ordinal:06d}-{page:04d}"
+        key = f"{self.prefix}/{ordinal:06d}-{page:04d}"
         self._sink.error(key, ordinal, kind, detail, document=document.name, page=page)
 
     def page(self, ordinal: int, document: Document, page: int, described: dict, images: list[bytes]) -> None:
         """Record a rendered page: its samples, one per window, or the rule that drops it."""
-        key = f"{self._prefix}/{ordinal:06d}-{page:04d}"
+        key = f"{self.prefix}/{ordinal:06d}-{page:04d}"
         columns = _columns(described) | {"document": document.name, "page": page}
         verdict = described["verdict"] or self._duplicate_verdict(described["digest"])
         if verdict:
@@ -108,15 +142,16 @@ class PageWriter:
             return
         self._sink.splits(ordinal, len(images))
         for number, (window, image) in enumerate(zip(described["windows"], images, strict=True)):
-            row_columns = columns | {"window": number, "tokens": window["tokens"]}
+            row_columns = columns | _window_columns(window) | {"window": number}
             self._window(f"{key}-{number:02d}", ordinal, window, image, described["language"], document, row_columns)
 
     def _window(
         self, key: str, row: int, window: dict, image: bytes, language: str, document: Document, columns: dict
     ) -> None:
-        if window["tokens"] > self._budget:
-            limits = {"value": window["tokens"], "threshold": self._budget}
-            self._sink.drop(key, row, "window_too_long", **limits, **columns)
+        if window["verdict"]:
+            rule, value, threshold = window["verdict"]
+            limits = {"value": value, "threshold": threshold, "thumbnail": self._thumbnail(rule, image)}
+            self._sink.drop(key, row, rule, **limits, **columns)
             return
         x0, y0, x1, y1 = window["box"]
         source = {"document": document.name, "page": columns["page"], "box": window["box"]} | document.source
@@ -145,7 +180,20 @@ def _columns(described: dict) -> dict:
     return {
         "width": width, "height": height, "lines": values["blank"], "characters": values["too_few_characters"],
         "hidden_lines": described["hidden"], "windows": len(described["windows"]), "language": described["language"],
-    } | {name: values[name] for name in ("latin_extended", "private_use", "undecodable", "missing_font")}  # fmt: skip
+    } | _text_columns(values)  # fmt: skip
+
+
+def _text_columns(values: dict) -> dict:
+    return {_COLUMN_OF_RULE[name]: values[name] for name in (*rules.GLYPH_RULES, *rules.TEXT_RULES)}
+
+
+def _window_columns(window: dict) -> dict:
+    values = window["values"]
+    return {
+        "tokens": window["tokens"], "covered_lines": window["covered"], "advance": values["narrow_text"],
+        "ink_height": values["low_text"], "aspect": values["elongated"],
+        **_text_columns(values),
+    }  # fmt: skip
 
 
 def _quad(flat: list[float]) -> list[list[float]]:

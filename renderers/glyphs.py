@@ -1,0 +1,332 @@
+"""From MuPDF's characters to pieces of text that show: a witness of ink for each glyph, in the order they are read.
+
+What a file says of its text is not what its reader sees: characters of fonts that lack them, halves of lines under a
+white box, the same word printed twice for boldness, words of right-to-left scripts in the order they were set.
+"""
+
+import re
+import unicodedata
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from renderers.bidi import has_right_to_left, logical_order
+from renderers.characters import clean_text, is_unseen, is_wide
+from renderers.ink import Ink
+from renderers.lines import Run
+from renderers.page import Rect, turned_quad, union
+
+_PAINTED = 16 | 32 | 64  # char_flags: filled, stroked, or a clip for something painted later; none = invisible text
+_SLACK = 0.08  # of the font size: how far outlines may stick out of the box MuPDF gives (hinting, stroke width)
+_NO_LETTER = re.compile("[\ufffd\ue000-\uf8ff\U000f0000-\U000ffffd\U00100000-\U0010fffd]")
+_COLUMN_SHIFT = -0.88  # em: one glyph up, and 0.12 down again, which is what most CJK fonts have below the line
+_HIDDEN_SHARE = 0.9  # of the glyphs of a piece without ink: nothing of it shows
+
+
+@dataclass(slots=True)
+class Piece:
+    """A line as MuPDF found it: `texts[i]` stands in `boxes[i]` (pixels of the page), one to a few characters each."""
+
+    texts: list[str]
+    boxes: np.ndarray  # float [n, 4]
+    size: float  # of the font, in pixels
+    turns: int | None  # clockwise quarter turns of the glyphs
+    column: bool  # upright glyphs from top to bottom
+    direction: tuple[float, float]
+    font: str
+    misdrawn: int = 0
+    right_to_left: bool = field(default=False)
+
+    @property
+    def along(self) -> int:
+        """The axis that the text runs along: 0 for x, 1 for y."""
+        return (self.turns or 0) % 2 ^ self.column
+
+
+def pieces_of(blocks: list[dict], scale: float, turns_of, misdrawn_of) -> list[Piece]:
+    """Return the painted text of MuPDF's raw dictionary as pieces, in the file's order."""
+    found = []
+    for line in (line for block in blocks for line in block.get("lines", ())):
+        spans = [span for span in line["spans"] if span["alpha"] and span["char_flags"] & _PAINTED and span["chars"]]
+        if spans:
+            piece = _piece(line, spans, scale, turns_of(line["dir"]), misdrawn_of)
+            if any(text.strip() for text in piece.texts):
+                found.append(piece)
+    return found
+
+
+def _piece(line: dict, spans: list[dict], scale: float, turns: int | None, misdrawn_of) -> Piece:
+    chars = [char for span in spans for char in span["chars"]]
+    boxes = np.array([char["bbox"] for char in chars]) * scale
+    column = bool(line["wmode"])
+    size = max(span["size"] for span in spans) * scale
+    piece = Piece(
+        [char["c"] for char in chars], boxes, size, None if turns is None else (turns - column) % 4, column,
+        line["dir"], spans[0]["font"],
+    )  # fmt: skip
+    piece.misdrawn = sum(map(misdrawn_of, spans))
+    piece.texts = [_shown(text) for text in piece.texts]
+    if turns is not None:
+        _blank_without_outline(piece)
+    return piece
+
+
+def _shown(char: str) -> str:
+    return "-" if char == "\xad" else "" if is_unseen(char) else char
+
+
+def _blank_without_outline(piece: Piece) -> None:
+    """An undecodable glyph that has a width and no outline is a space."""
+    across = piece.boxes[:, 3 - piece.along] - piece.boxes[:, 1 - piece.along]
+    along = piece.boxes[:, 2 + piece.along] - piece.boxes[:, piece.along]
+    for i in np.flatnonzero((across < 0.01) & (along > 0.01)):
+        if _NO_LETTER.match(piece.texts[i]):
+            piece.texts[i] = " "
+
+
+# --- vertical writing ---------------------------------------------------------------------------------------------
+
+
+def settle_columns(pieces: list[Piece], ink: Ink) -> None:
+    """Move the boxes of vertical text up to their glyphs, by a share of the font size estimated for each font.
+
+    MuPDF takes the place after a glyph for its origin, and leaves out how far the font's glyphs stand below theirs.
+    """
+    fonts: dict[str, list[Piece]] = {}
+    for piece in pieces:
+        if piece.column and piece.turns == 0:
+            fonts.setdefault(piece.font, []).append(piece)
+    for columns in fonts.values():
+        shift = _estimated_shift(columns, ink)
+        for piece in columns:
+            piece.boxes[:, 1::2] += shift * piece.size
+
+
+def join_columns(pieces: list[Piece], join_gap: float) -> list[Piece]:
+    """Join characters that stand below each other in vertical text: to MuPDF each is a line of its own."""
+    joined: list[Piece] = []
+    for piece in pieces:
+        last = joined[-1] if joined else None
+        if last and last.column and piece.column and last.turns == piece.turns == 0:
+            a, b, em = last.boxes[-1], piece.boxes[0], max(last.size, piece.size)
+            middle = abs(a[0] + a[2] - b[0] - b[2]) / 2
+            if middle < 0.3 * em and -0.5 * em <= b[1] - a[3] <= join_gap * em:
+                last.texts += piece.texts
+                last.boxes = np.vstack([last.boxes, piece.boxes])
+                last.misdrawn += piece.misdrawn
+                continue
+        joined.append(piece)
+    return joined
+
+
+def _estimated_shift(columns: list[Piece], ink: Ink) -> float:
+    """The shift at which the least ink lies on the upper and lower edges of the boxes; few glyphs tell nothing."""
+    boxes = [(box, piece.size) for piece in columns for text, box in zip(piece.texts, piece.boxes, strict=True)
+             if text.strip() and box[3] > box[1]]  # fmt: skip
+    if len(boxes) < 20:
+        return _COLUMN_SHIFT
+    shifts = _COLUMN_SHIFT + np.arange(-0.2, 0.21, 0.02)
+    height, width = ink.mask.shape
+    edges = np.zeros(len(shifts))
+    for (x0, y0, x1, y1), size in boxes[:: max(len(boxes) // 200, 1)]:
+        for edge in (y0, y1):
+            rows = np.clip(np.round(edge + shifts * size).astype(int), 0, height - 1)
+            edges += ink.mask[rows, max(int(x0), 0) : min(int(x1) + 1, width)].mean(axis=1)
+    best = np.flatnonzero(edges <= edges.min() + 0.02 * max(edges.max() - edges.min(), 1e-9))
+    return float(shifts[best].mean())
+
+
+# --- the witness --------------------------------------------------------------------------------------------------
+
+
+def without_overprints(pieces: list[Piece]) -> list[Piece]:
+    """Leave out pieces that print the same text on the same place again, a hair's breadth aside: poor man's bold."""
+    kept, seen = [], {}
+    for piece in pieces:
+        text = "".join(piece.texts)
+        box = _bounds(piece)
+        if any(_same_place(box, other, piece.size) for other in seen.get(text, ())):
+            continue
+        seen.setdefault(text, []).append(box)
+        kept.append(piece)
+    return kept
+
+
+def _bounds(piece: Piece) -> Rect:
+    return (*piece.boxes[:, :2].min(axis=0).tolist(), *piece.boxes[:, 2:].max(axis=0).tolist())
+
+
+def _same_place(a: Rect, b: Rect, size: float) -> bool:
+    return all(abs(p - q) < 0.15 * size for p, q in zip(a, b, strict=True))
+
+
+def run_of(piece: Piece, ink: Ink) -> Run | None:
+    """Return what shows of an upright piece as a run; None: nothing does."""
+    solid = np.array([bool(text.strip()) for text in piece.texts])
+    inked = piece.boxes[solid]
+    slack = _SLACK * piece.size
+    low, high = inked[:, :2].min(axis=0) - slack, inked[:, 2:].max(axis=0) + slack
+    patch, left, top = ink.patch((*low.tolist(), *high.tolist()))
+    if patch.size == 0:
+        return None
+    seen = solid & _seen(piece, patch, left, top)
+    if int(seen.sum()) <= (1 - _HIDDEN_SHARE) * int(solid.sum()):
+        return None
+    missing = sum(len(text) for text, gone in zip(piece.texts, solid & ~seen, strict=True) if gone)
+    if missing:
+        inked = piece.boxes[seen]
+        low, high = inked[:, :2].min(axis=0) - slack, inked[:, 2:].max(axis=0) + slack
+    box = ink.fit((*low.tolist(), *high.tolist()))
+    if box is None:
+        return None
+    texts = [text if keep else "" for text, keep in zip(piece.texts, seen | ~solid, strict=True)]
+    text, breaks = _text_and_breaks(texts, piece)
+    raw = "".join(piece.texts)
+    return Run(
+        text, turned_quad(box, piece.turns), piece.size, piece.turns, piece.column,
+        (raw[:1].isspace(), raw[-1:].isspace()), breaks=breaks, unseen=missing, misdrawn=piece.misdrawn,
+    )  # fmt: skip
+
+
+def slanted_run(piece: Piece, ink: Ink) -> Run | None:
+    """Return a slanted piece as a run whose quad is drawn in to its ink; None: nothing shows."""
+    solid = np.array([bool(text.strip()) for text in piece.texts])
+    cos, sin = piece.direction
+    turn = np.array([[cos, sin], [-sin, cos]])  # page to text: x along the line
+    x0, y0, x1, y1 = piece.boxes[solid].T
+    corners = np.stack([[x0, y0], [x1, y0], [x1, y1], [x0, y1]]).transpose(0, 2, 1).reshape(-1, 2)
+    centres = np.stack([(x0 + x1) / 2, (y0 + y1) / 2], axis=1) @ turn.T
+    along = corners @ turn.T
+    # Boxes of slanted glyphs are upright: too wide at the ends and too high everywhere.
+    low = np.array([along[:, 0].min(), centres[:, 1].min() - 0.75 * piece.size])
+    high = np.array([along[:, 0].max(), centres[:, 1].max() + 0.75 * piece.size])
+    fitted = ink.fit_turned(turn, low, high)
+    if fitted is None:
+        return None
+    (a0, b0), (a1, b1) = fitted
+    quad = tuple(map(tuple, (np.array([(a0, b0), (a1, b0), (a1, b1), (a0, b1)]) @ turn).tolist()))
+    text = clean_text("".join(piece.texts))
+    return Run(text, quad, piece.size, None, False, (False, False), misdrawn=piece.misdrawn) if text else None
+
+
+def _seen(piece: Piece, patch: np.ndarray, left: int, top: int) -> np.ndarray:
+    """Tell for each glyph whether ink shows between its ends; one without a width belongs to the one before."""
+    axis = piece.along
+    profile = np.concatenate([[0], np.cumsum(patch.any(axis=axis))])
+    offset = top if axis else left
+    start = np.clip(np.floor(piece.boxes[:, axis]).astype(int) - offset, 0, len(profile) - 1)
+    end = np.clip(np.ceil(piece.boxes[:, axis + 2]).astype(int) - offset, 0, len(profile) - 1)
+    along = piece.boxes[:, axis + 2] - piece.boxes[:, axis]
+    across = piece.boxes[:, 3 - axis] - piece.boxes[:, 1 - axis]
+    seen = (profile[end] > profile[start]) & (across > 0.01)
+    for i in np.flatnonzero(along < 0.01):
+        seen[i] = seen[i - 1] if i else len(seen) > 1 and seen[1]
+    return seen
+
+
+def _text_and_breaks(texts: list[str], piece: Piece) -> tuple[str, tuple]:
+    """Return the cleaned text and, for horizontal text that runs to the right, where it may be divided."""
+    raw = "".join(texts)
+    text = clean_text(raw)
+    if piece.column or piece.turns != 0 or piece.right_to_left or has_right_to_left(text):
+        return text, ()
+    breaks, count, end, blank = [], 0, None, False
+    for part, box in zip(texts, piece.boxes.tolist(), strict=True):
+        if not part:
+            continue
+        if part.isspace():
+            blank = True
+            continue
+        if end is not None and (blank or is_wide(part)) and box[0] >= end - 1:
+            breaks.append((count, end, box[0]))
+            count += blank
+        count, end, blank = count + len(part), max(box[2], end or 0.0), False
+    return text, tuple(breaks)
+
+
+# --- right-to-left lines ------------------------------------------------------------------------------------------
+
+
+def join_right_to_left(pieces: list[Piece], join_gap: float) -> list[Piece]:
+    """Join the pieces of each line that holds right-to-left letters, and put its characters in reading order.
+
+    MuPDF gives words and numbers of such a line in the order they were set, each turned round on its own.
+    """
+    if not any(has_right_to_left("".join(piece.texts)) for piece in pieces):
+        return pieces
+    done: list[Piece] = []
+    for row in _rows(pieces, join_gap):
+        if len(row) > 1 or has_right_to_left("".join(row[0].texts)):
+            done.append(_reordered(row))
+        else:
+            done += row
+    return done
+
+
+def _rows(pieces: list[Piece], join_gap: float) -> list[list[Piece]]:
+    rows: list[list[Piece]] = []
+    for piece in pieces:
+        row = next((row for row in reversed(rows[-12:]) if _beside(row, piece, join_gap)), None)
+        if row:
+            row.append(piece)
+        else:
+            rows.append([piece])
+    return rows
+
+
+def _beside(row: list[Piece], piece: Piece, join_gap: float) -> bool:
+    if piece.turns != 0 or piece.column or row[0].turns != 0 or row[0].column:
+        return False
+    if not has_right_to_left("".join("".join(part.texts) for part in [*row, piece])):
+        return False
+    b = _bounds(piece)
+    for part in row:
+        a = _bounds(part)
+        gap = max(a[0], b[0]) - min(a[2], b[2])
+        common = min(a[3], b[3]) - max(a[1], b[1])
+        em = max(part.size, piece.size)
+        alike = min(part.size, piece.size) > 0.6 * em
+        if alike and gap <= join_gap * em and common > 0.5 * min(a[3] - a[1], b[3] - b[1]):
+            return True
+    return False
+
+
+def _reordered(row: list[Piece]) -> Piece:
+    clusters = [cluster for piece in row for cluster in _clusters(piece)]
+    size = max(piece.size for piece in row)
+    order = logical_order([(text, box) for text, box in clusters], size)
+    boxes = np.array([box for _, box in order])
+    piece = Piece(
+        [text for text, _ in order], boxes, size, 0, False, row[0].direction, row[0].font,
+        sum(piece.misdrawn for piece in row), True,
+    )  # fmt: skip
+    return piece
+
+
+def _clusters(piece: Piece) -> list[tuple[str, Rect]]:
+    """Return glyphs with all their characters: ligatures whole and in logical order, marks with their letter.
+
+    The later characters of a ligature have no width; MuPDF puts them at its right end, and before it where it has
+    turned the line round.
+    """
+    clusters: list[tuple[str, Rect]] = []
+    waiting = ""
+    for text, box in zip(piece.texts, piece.boxes.tolist(), strict=True):
+        if not text:
+            continue
+        mark = unicodedata.combining(text[0]) > 0
+        thin = box[2] - box[0] < 0.01 and not text.isspace()
+        if clusters and mark:
+            last, where = clusters[-1]
+            clusters[-1] = (last + text, where if thin else union(where, box))
+        elif thin and has_right_to_left(text):
+            waiting = text + waiting
+        elif thin and clusters:
+            last, where = clusters[-1]
+            clusters[-1] = (last + text, where)
+        else:
+            clusters.append((text + waiting, tuple(box)))
+            waiting = ""
+    if waiting and clusters:
+        clusters[-1] = (clusters[-1][0] + waiting, clusters[-1][1])
+    return clusters

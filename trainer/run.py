@@ -59,6 +59,7 @@ def run_stage(job: Job) -> None:
     found, first = _find_checkpoint(job, settings, record)
     if settings.deterministic:
         torch.use_deterministic_algorithms(True)
+        torch.backends.cuda.enable_cudnn_sdp(False)  # flash obeys the line above; of cuDNN's gradients nobody says so
     world = parallel.join_world(settings, job.device)
     try:
         model = build_model(config, settings, world)
@@ -185,7 +186,7 @@ def _train(job: Job, run: Run, folder: StageFolder, record: dict, first: int) ->
         image_size=settings.image_size,
         attention=settings.attention,
         image_token=run.model.config.image_token,
-        pad_to=folder.max_tokens if settings.compile else 8,
+        pad_to=folder.max_tokens * run.plan.micro_packs if settings.compile else 8,
     )
     stream = batches(dataset, run.plan, first, settings.steps, settings.workers, world.device.type == "cuda")
     with ExitStack() as stack:

@@ -12,7 +12,7 @@ from trainer.attention import to_device
 from trainer.data import Plan
 from trainer.flops import peak_flops, step_flops
 from trainer.optim import gradient_norm, learning_rate, make_optimizer, scale_gradients, set_learning_rate
-from trainer.parallel import World
+from trainer.parallel import World, agree, before_micro_batch
 from trainer.stages import Settings
 
 _COUNTS = ("tokens", "supervised", "images", "samples", "pairs")
@@ -53,6 +53,7 @@ def train_step(run: Run, batches: Iterator[dict], step: int, stop: bool = False)
     rates = set_learning_rate(run.optimizer, learning_rate(step, run.settings))
     run.optimizer.zero_grad(set_to_none=True)
     done = _accumulate(run, batches)
+    agree(run.trained, run.world)
     totals = _sum_over_ranks(run, done, stop)
     factor = 1 / totals[_COUNTS.index("supervised")].clamp(min=1)
     norm = gradient_norm(run.trained) * factor
@@ -82,11 +83,12 @@ class _Done:
 def _accumulate(run: Run, batches: Iterator[dict]) -> _Done:
     """Forward and backward of a step's micro-batches."""
     done = _Done()
-    for _ in range(run.plan.micro_batches):
+    for i in range(run.plan.micro_batches):
         asked = time.perf_counter()
         batch = next(batches)
         done.wait += time.perf_counter() - asked
         inputs = to_device(batch, run.world.device)
+        before_micro_batch(run.model, run.settings, last=i + 1 == run.plan.micro_batches)
         loss, each = run.model(inputs)
         loss.backward()
         done.losses.append(_per_pack(each, inputs["owners"], len(batch["rows"])))

@@ -1,6 +1,5 @@
 """One run of one stage, from a stage folder to an export: put together here, for the command line and for Ray alike."""
 
-import os
 import signal
 import threading
 from contextlib import ExitStack, contextmanager
@@ -124,11 +123,8 @@ def _check(folder: StageFolder, config: ModelConfig, tokenizer, start: Path | No
 
 
 def _choose_settings(job: Job, config: ModelConfig) -> Settings:
-    ways = STAGES[job.stage].tensor_parallel
-    fits = SIZES[config.size].tensor_parallel and int(os.environ.get("WORLD_SIZE", 1)) % ways == 0
     flags = {"precision": "fp32", "workers": 0} if job.device == "cpu" else {"precision": "bf16", "workers": 4}
-    flags |= {"tensor_parallel": ways if fits else 1} | job.flags
-    return make_settings(job.stage, config.size, **flags)
+    return make_settings(job.stage, config.size, **flags | job.flags)
 
 
 def _find_checkpoint(job: Job, settings: Settings, record: dict) -> tuple[Path | None, int]:

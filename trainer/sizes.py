@@ -95,14 +95,13 @@ class Size:
     image_sizes: pixels per side in stages 1, 2, 3. micro_packs: the most packs in one forward pass.
     lr_scale: multiplies Table 8's learning rates of the three stages, which are those of a 9.6B model that starts from
     trained weights.
-    steps, batch: of the three stages, instead of Table 8's. tensor_parallel: follow Table 8 where the ranks allow it.
+    steps, batch: of the three stages, instead of Table 8's.
     """
 
     config: ModelConfig
     image_sizes: tuple[int, int, int] = (224, 448, 448)
     micro_packs: int
     lr_scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    tensor_parallel: bool = False
     steps: tuple[int, int, int] | None = None
     batch: tuple[int, int, int] | None = None
 
@@ -133,7 +132,6 @@ SIZES = {
     "qwen-vl": Size(
         config=_config("qwen-vl", "ViT-bigG-14", qwen2(4096, 32, 32, 11008, QWEN_VOCABULARY), 256, 32),
         micro_packs=1,
-        tensor_parallel=True,
     ),
 }
 

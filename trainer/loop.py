@@ -88,7 +88,7 @@ def _accumulate(run: Run, batches: Iterator[dict]) -> _Done:
         batch = next(batches)
         done.wait += time.perf_counter() - asked
         inputs = to_device(batch, run.world.device)
-        before_micro_batch(run.model, run.settings, last=i + 1 == run.plan.micro_batches)
+        before_micro_batch(run.model, run.settings, run.world, last=i + 1 == run.plan.micro_batches)
         loss, each = run.model(inputs)
         loss.backward()
         done.losses.append(_per_pack(each, inputs["owners"], len(batch["rows"])))

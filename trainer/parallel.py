@@ -166,17 +166,18 @@ def _cut_data_parallel(model, settings: Settings, world: World) -> None:
             module.set_force_sum_reduction_for_comms(True)
 
 
-def before_micro_batch(model, settings: Settings, last: bool) -> None:
+def before_micro_batch(model, settings: Settings, world: World, last: bool) -> None:
     """Say whether this is a step's last micro-batch, after which the ranks exchange gradients.
 
     exchange "step": weights are gathered in the first micro-batch and kept, gradients reduced in the last. "micro":
-    weights are gathered and gradients reduced over the copy's ranks in each; over other copies, in the last.
+    weights are gathered and gradients reduced over the copy's ranks in each; over other copies, in the last. A lone
+    rank has nothing to send, and adds each gradient to its float32 sum at once.
     """
     if not isinstance(model, FSDPModule):
         return
     model.set_is_last_backward(last)
     if settings.exchange == "step":
-        model.set_requires_gradient_sync(last)
+        model.set_requires_gradient_sync(last or world.dp_size == 1)
         model.set_reshard_after_backward(last)
     else:
         model.set_requires_all_reduce(last)

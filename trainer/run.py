@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 
 from corpus.packs import StageFolder, WrongCorpus
-from corpus.stages import STAGES
 from trainer import checkpoint, export, parallel
 from trainer.convert import from_open_clip, open_clip_weights
 from trainer.data import PackBatches, Plan, batches, micro_packs, packs_per_step

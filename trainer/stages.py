@@ -82,7 +82,11 @@ def make_settings(stage: int, size: str, **flags) -> Settings:
     base, model = STAGES[stage], SIZES[size]
     values = asdict(base) | {"stage": stage, "size": size}
     # Table 8 cuts layers over two ranks in stages 2 and 3; FSDP alone moves less on GPUs of 80 GB.
-    values |= {"image_size": _of(model.image_sizes, stage), "tensor_parallel": 1}
+    values |= {
+        "image_size": _of(model.image_sizes, stage),
+        "exchange": _of(model.exchange, stage),
+        "tensor_parallel": 1,
+    }
     values |= {name: values[name] * _of(model.lr_scale, stage) for name in ("peak_lr", "min_lr")}
     for name in ("steps", "batch"):
         if getattr(model, name):

@@ -67,7 +67,8 @@ def make_folder(path: Path, size: str, stage: int) -> StageFolder:
 def open_stream(args, folder: StageFolder, run: Run):
     dataset = PackBatches(
         folder, seed=0, image_size=run.settings.image_size, attention=run.settings.attention,
-        image_token=run.model.config.image_token, pad_to=folder.max_tokens if args.compile else 8,
+        image_token=run.model.config.image_token,
+        pad_to=folder.max_tokens * run.plan.micro_packs if args.compile else 8,
     )  # fmt: skip
     return batches(dataset, run.plan, 0, 10_000, args.workers, args.device == "cuda")
 

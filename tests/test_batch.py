@@ -60,10 +60,10 @@ def alone(pack, i):
     return replace(pack, tokens=pack.tokens[cut], loss=pack.loss[cut], samples=[own], images=images)
 
 
-def loss_and_gradients(model, rows, attention, count=100):
+def loss_and_gradients(model, rows, count=100):
     """Of the loss summed over the rows, divided by `count` tokens."""
     model.zero_grad()
-    loss = model(collate(rows, 112), attention).sum() / count
+    loss = model(collate(rows, 112))[0] / count
     loss.backward()
     return loss.item(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
@@ -71,11 +71,11 @@ def loss_and_gradients(model, rows, attention, count=100):
 def test_isolated_pack_equals_its_samples_one_by_one(folder, model):
     for task in TASKS:
         pack = pack_of(folder, task)
-        packed, gradients = loss_and_gradients(model, [make_row(pack, **form(folder, "isolated"))], "isolated")
+        packed, gradients = loss_and_gradients(model, [make_row(pack, **form(folder, "isolated"))])
         rows = [make_row(alone(pack, i), **form(folder, "causal")) for i in range(len(pack.samples))]
         total, summed = 0.0, {}
         for row in rows:
-            loss, own = loss_and_gradients(model, [row], "causal")
+            loss, own = loss_and_gradients(model, [row])
             total += loss
             summed = {n: summed.get(n, 0) + g for n, g in own.items()}
         assert abs(packed - total) < 1e-5, task
@@ -89,7 +89,7 @@ def loss_of_last_sample(folder, model, pack, attention):
     row = make_row(pack, **form(folder, attention))
     row.targets[: pack.samples[-1]["start"]] = IGNORED
     with torch.no_grad():
-        return model(collate([row], 112), attention).item()
+        return model(collate([row], 112))[0].item()
 
 
 def disturbed(pack, what):
@@ -115,18 +115,18 @@ def test_what_one_sample_says_reaches_the_next_only_when_causal(folder, model, w
 def test_rows_of_a_batch_do_not_mix_and_padding_is_inert(folder, model):
     for attention in ("isolated", "causal"):
         rows = [make_row(pack_of(folder, task), **form(folder, attention)) for task in ("text", "ocr", "caption")]
-        together = model(collate(rows, 112), attention)
-        padded = model(collate(rows, 112, pad_to=512), attention)
-        single = torch.cat([model(collate([row], 112), attention) for row in rows])
-        assert torch.allclose(together, single, rtol=1e-5)
-        assert torch.allclose(padded, single, rtol=1e-5)
+        _, together = model(collate(rows, 112))
+        _, padded = model(collate(rows, 112, pad_to=512))
+        single = torch.cat([model(collate([row], 112))[1] for row in rows])
+        assert torch.allclose(together, single, rtol=1e-5, atol=1e-5)
+        assert torch.allclose(padded, single, rtol=1e-5, atol=1e-5)
 
 
 def test_a_batch_of_pure_text_touches_the_tower_with_no_effect(folder, model):
     row = make_row(pack_of(folder, "text"), **form(folder, "isolated"))
     batch = collate([row], 112)
     assert batch["pixels"].shape == (1, 3, 112, 112) and batch["slots"].numel() == 0
-    loss, gradients = loss_and_gradients(model, [row], "isolated")
+    loss, gradients = loss_and_gradients(model, [row])
     assert np.isfinite(loss)
     assert set(gradients) == {name for name, _ in model.named_parameters()}  # every rank reduces the same gradients
     assert all(not g.any() for name, g in gradients.items() if not name.startswith("language"))
@@ -135,12 +135,12 @@ def test_a_batch_of_pure_text_touches_the_tower_with_no_effect(folder, model):
     first = batch["supervised"] < pack_of(folder, "text").samples[0]["length"]
     expected = torch.nn.functional.cross_entropy(plain[first], batch["labels"][first], reduction="sum")
     row.targets[pack_of(folder, "text").samples[0]["length"] :] = IGNORED
-    assert model(collate([row], 112), "isolated").item() == pytest.approx(expected.item(), rel=1e-5)
+    assert model(collate([row], 112))[0].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_an_empty_batch_has_no_loss_and_zero_gradients(folder, model):
     model.zero_grad()
-    loss = model(collate([], 112), "isolated").sum()
+    loss, _ = model(collate([], 112))
     loss.backward()
     assert loss.item() == 0
     assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
@@ -148,9 +148,9 @@ def test_an_empty_batch_has_no_loss_and_zero_gradients(folder, model):
 
 def test_long_losses_in_chunks_are_the_same(folder, model, monkeypatch):
     rows = [make_row(pack_of(folder, "ocr"), **form(folder, "isolated"))]
-    whole, expected = loss_and_gradients(model, rows, "isolated")
-    monkeypatch.setattr("trainer.model.LOSS_CHUNK", 7)
-    chunked, gradients = loss_and_gradients(model, rows, "isolated")
+    whole, expected = loss_and_gradients(model, rows)
+    monkeypatch.setattr("trainer.loss.CHUNK", 7)
+    chunked, gradients = loss_and_gradients(model, rows)
     assert chunked == pytest.approx(whole, rel=1e-6)
     assert all((gradients[n] - g).abs().max() < 1e-5 * max(1, g.abs().max()) for n, g in expected.items())
 
@@ -163,13 +163,13 @@ def test_features_lie_in_the_slots_of_their_own_images(folder, model):
         found = model.embed(batch["tokens"], batch["pixels"])  # by looking for <imgpad>
         features = model.image_features(batch["pixels"])
     assert torch.equal(embeddings, found)
-    length = batch["tokens"].shape[1]
+    length = len(pack.tokens)
     for i in range(6):
         row, sample = divmod(i, 3)
         start = row * length + pack.samples[sample]["start"] + 1  # behind <img>
         assert torch.equal(embeddings.flatten(0, 1)[start : start + QUERIES], features[i])
     with pytest.raises(ValueError, match="48 image positions for 2 images"):
-        model.embed(batch["tokens"][:1], batch["pixels"][:2])
+        model.embed(batch["tokens"][:, :length], batch["pixels"][:2])
 
 
 def test_generation_with_a_cache_equals_a_full_forward(folder, model):

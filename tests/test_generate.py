@@ -17,6 +17,7 @@ from corpus.tokens import load_tokenizer
 from tests.tiny_stage import make_stage, sample
 from trainer import checkpoint, export
 from trainer.assistant import Assistant
+from trainer.attention import Spans
 from trainer.data import PackBatches, Plan
 from trainer.decoding import Options, choose
 from trainer.draw import draw_regions
@@ -175,9 +176,10 @@ def test_confidence_is_the_mean_log_probability_that_training_sees(untrained):
     wanted = torch.from_numpy(np.flatnonzero(encoded.loss))
     wanted = wanted[:-1]  # less <eos>
     batch = {"tokens": tokens[None], "supervised": wanted - 1, "labels": tokens[wanted], "slots": None}
+    batch |= {"positions": torch.arange(len(tokens))[None], "spans": Spans.of([len(tokens)])}
     batch["pixels"] = untrained._pixels([made.images[0].data])
     with torch.inference_mode():
-        loss = untrained.model(batch, "causal").item()
+        loss = untrained.model(batch)[0].item()
     (found,) = untrained.confidences(ask("caption", [made.images[0].data]), [" " + made.text])
     assert found == pytest.approx(-loss / len(wanted), rel=1e-4)
 

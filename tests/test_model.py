@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainer.adapter import Adapter, Tail, sincos_table
-from trainer.attention import block_mask, position_ids, segment_ids, targets
+from trainer.attention import Spans, attend, block_mask, segment_ids, spans_of, targets
 from trainer.convert import from_open_clip, interleave_heads, separate_heads
 from trainer.model import VisionLanguageModel, count_parameters
 from trainer.sizes import SIZES, VisionConfig
@@ -70,6 +71,26 @@ def test_position_table_is_interpolated_as_described(source, target):
     table = torch.randn(source**2, 12, generator=torch.Generator().manual_seed(1))
     ours = resize_table(table, target**2).numpy()
     assert np.abs(ours - numpy_resize(table.numpy().astype(np.float64), target)).max() < 1e-5
+
+
+def test_interpolation_has_a_deterministic_gradient():
+    """F.interpolate's has none on CUDA: --deterministic would stop there."""
+    table = torch.randn(16, 8, requires_grad=True)
+    with Operators() as seen:
+        resize_table(table, 64).sum().backward()
+    assert seen.names and not any("upsample" in name for name in seen.names)
+
+
+class Operators(TorchDispatchMode):
+    """Names of all operators that run."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.add(str(function))
+        return function(*args, **(kwargs or {}))
 
 
 def test_interpolation_differs_from_open_clips_antialiased_one():
@@ -197,11 +218,12 @@ def test_tower_runs_at_other_resolutions_than_its_table():
 # ---- attention and targets ----------------------------------------------------------------------------------------
 
 
-def test_masks_positions_and_targets_of_a_pack():
+def test_spans_masks_and_targets_of_a_pack():
     segments = segment_ids([2, 3])
     assert segments.tolist() == [1, 1, 2, 2, 2]
-    assert position_ids([2, 3], "isolated").tolist() == [0, 1, 0, 1, 2]
-    assert position_ids([2, 3], "causal").tolist() == [0, 1, 2, 3, 4]
+    assert spans_of([2, 3], "isolated") == [2, 3]
+    assert spans_of([2, 3], "causal") == [5]
+    assert Spans.of([2, 3]).offsets.tolist() == [0, 2, 5]
     mask = block_mask(torch.tensor([[*segments, 0]]))[0, 0].int().tolist()
     assert mask == [
         [1, 0, 0, 0, 0, 0],
@@ -214,6 +236,20 @@ def test_masks_positions_and_targets_of_a_pack():
     supervised = np.array([False, True, True, True, True])
     # Token 2 opens the second sample, so position 1 has no target although token 2 is marked.
     assert targets(np.array([10, 11, 12, 13, 14]), supervised, segments).tolist() == [11, -100, 13, 14, -100]
+
+
+@pytest.mark.parametrize("kv_heads", [8, 2])
+def test_spans_attend_as_under_a_dense_mask(kv_heads):
+    lengths, generator = [37, 200, 1, 90], torch.Generator().manual_seed(0)
+    shapes = [(1, 8, 328, 16), (1, kv_heads, 328, 16), (1, kv_heads, 328, 16)]
+    inputs = [torch.randn(shape, generator=generator, requires_grad=True) for shape in shapes]
+    upstream = torch.randn(1, 328, 8, 16, generator=generator)
+    ours, _ = attend(None, *inputs, None, scaling=0.3, spans=Spans.of(lengths))
+    mask = block_mask(torch.from_numpy(segment_ids(lengths))[None])
+    dense = F.scaled_dot_product_attention(*inputs, attn_mask=mask, scale=0.3, enable_gqa=True).transpose(1, 2)
+    assert (ours - dense).abs().max() < 1e-5
+    pairs = zip(*(torch.autograd.grad(x, inputs, upstream) for x in (ours, dense)), strict=True)
+    assert all((a - b).abs().max() < 1e-5 * b.abs().max() for a, b in pairs)
 
 
 # ---- weights ------------------------------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ def data(tmp_path_factory):
     return make_stage(tmp_path_factory.mktemp("corpus") / "stage", tasks=tasks, per_task=4, per_pack=2)
 
 
-def case(folder, data, name: str, *, micro_packs=1, packs=4, steps=2, stage=2, **flags) -> dict:
+def case(folder, data, name: str, *, micro_packs=1, packs=4, steps=2, stage=2, disturb=False, **flags) -> dict:
     """What tests/parallel_worker.py is to do.
 
     A large epsilon keeps AdamW from blowing rounding noise in a tiny gradient up to a full step.
@@ -50,6 +50,7 @@ def case(folder, data, name: str, *, micro_packs=1, packs=4, steps=2, stage=2, *
     return {
         "config": small_config().to_dict(), "settings": settings.to_dict(), "data": str(data), "steps": steps,
         "packs_per_step": packs, "micro_packs": micro_packs, "out": str(folder / f"{name}.pt"),
+        "disturb": disturb,
     }  # fmt: skip
 
 
@@ -87,7 +88,13 @@ def assert_same(a: dict, b: dict, tolerance=1e-5):
 
 CASES = {
     "data parallel": {},
+    "every micro-batch": {"exchange": "micro"},
     "tensor parallel": {"tensor_parallel": 2},
+    "tensor parallel, compiled": {"tensor_parallel": 2, "compile": True},
+    "tensor parallel, disturbed": {"tensor_parallel": 2, "disturb": True},
+    "eight micro-batches": {"packs": 16, "steps": 1},
+    "eight micro-batches, every one": {"packs": 16, "steps": 1, "exchange": "micro"},
+    "eight micro-batches, frozen": {"packs": 16, "steps": 1, "stage": 1},
     "uneven": {"packs": 3},
     "frozen language model": {"stage": 1, "image_rows": True},
     "frozen tower": {"stage": 3, "activation_checkpointing": True},
@@ -117,11 +124,43 @@ def one_rank(tmp_path, data):
 def test_one_rank_accumulating_4_equals_two_ranks_accumulating_2(one_rank, two_ranks):
     alone = one_rank()
     assert_same(alone, two_ranks["data parallel"])
+    assert_same(alone, two_ranks["every micro-batch"])
     assert max(g.abs().max() for g in alone["gradients"].values()) > 1e-3  # there was something to compare
 
 
 def test_tensor_parallel_equals_one_rank(one_rank, two_ranks):
     assert_same(one_rank(), two_ranks["tensor parallel"])
+    assert_same(one_rank(), two_ranks["tensor parallel, compiled"])
+
+
+def test_what_tensor_parallel_ranks_hold_whole_stays_the_same_on_both(two_ranks):
+    first, second = two_ranks["tensor parallel, disturbed"]["norms"]
+    assert len(first) and all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    other = two_ranks["tensor parallel"]["norms"][0]
+    assert not all(torch.equal(a, b) for a, b in zip(first, other, strict=True))  # it was disturbed
+
+
+def moved(result, *kinds) -> int:
+    return sum(n for name, n in result["bytes"].items() if name in kinds)
+
+
+def size_of(result) -> int:
+    """Bytes of the float32 gradients: of what trains."""
+    return sum(g.nbytes for g in result["gradients"].values())
+
+
+def test_ranks_exchange_weights_and_gradients_once_a_step(two_ranks):
+    once, each = two_ranks["eight micro-batches"], two_ranks["eight micro-batches, every one"]
+    assert_same(once, each)
+    assert moved(once, *once["bytes"]) < moved(each, *each["bytes"]) / 4
+    assert size_of(once) <= moved(once, "_allgather_base_") < 1.1 * size_of(once)
+    assert size_of(once) <= moved(once, "_reduce_scatter_base_") < 1.1 * size_of(once)
+
+
+def test_nothing_that_is_frozen_is_sent(two_ranks):
+    frozen = two_ranks["eight micro-batches, frozen"]
+    assert {name.partition(".")[0] for name in frozen["gradients"]} == {"vision", "adapter", "tail"}
+    assert size_of(frozen) <= moved(frozen, "_allgather_base_") < 1.1 * size_of(frozen)
 
 
 def test_micro_batches_of_any_size_are_the_same_step(one_rank):
@@ -153,12 +192,17 @@ def test_bf16_computes_beside_float32_master_weights(one_rank, two_ranks):
 
 
 def test_two_by_two_ranks(tmp_path, data, one_rank):
-    """Data parallel over tensor parallel, where a tensor is cut twice along the same dimension."""
-    launch(tmp_path, [case(tmp_path, data, "four", tensor_parallel=2)], 4)
-    alone, four = one_rank(), torch.load(tmp_path / "four.pt", weights_only=True)
-    assert_same(alone, four)
-    for name, tensor in alone["weights"].items():
-        assert (tensor - four["weights"][name]).abs().max() < 1e-5, name
+    """Data parallel over tensor parallel, where a tensor is cut twice along one dimension; and two copies of two."""
+    forms = {"layers": {"tensor_parallel": 2}, "copies": {"shard_ranks": 2},
+             "copies, every micro-batch": {"shard_ranks": 2, "exchange": "micro"}}  # fmt: skip
+    launch(tmp_path, [case(tmp_path, data, name, packs=8, **form) for name, form in forms.items()], 4)
+    alone = one_rank(packs=8)
+    for form in forms:
+        four = torch.load(tmp_path / f"{form}.pt", weights_only=True)
+        assert_same(alone, four)
+        assert ("allreduce_" in four["bytes"]) and moved(four, "_reduce_scatter_base_")
+        for name, tensor in alone["weights"].items():
+            assert (tensor - four["weights"][name]).abs().max() < 1e-5, name
 
 
 def test_a_run_of_one_rank_goes_on_with_two(tmp_path, data):

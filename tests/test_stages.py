@@ -4,9 +4,11 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from corpus.stages import STAGES
 from trainer.__main__ import flags_of, make_parser
+from trainer.attention import Spans
 from trainer.data import Plan, micro_packs, packs_per_step
 from trainer.flops import forward_flops, peak_flops, step_flops
 from trainer.model import VisionLanguageModel
@@ -82,13 +84,13 @@ def test_what_a_resume_may_change():
 # ---- freezing -----------------------------------------------------------------------------------------------------
 
 
-def meta_model(size="tiny", **kwargs):
+def meta_model(size="tiny", device="meta", **kwargs):
     from dataclasses import replace
 
     from trainer.sizes import with_vocabulary
 
     config = replace(with_vocabulary(SIZES[size].config, 1000), image_marks=(7, 8))
-    with torch.device("meta"):
+    with torch.device(device):
         return VisionLanguageModel(config, **kwargs)
 
 
@@ -209,28 +211,56 @@ def test_backward_counts_only_what_has_a_gradient():
     assert stage_3 == pytest.approx(part["vision"] + 3 * (rest + part["language"]))
 
 
-def test_flops_agree_with_pytorchs_own_counter():
+def fake_batch(device, lengths: list[int], images: int, config) -> dict:
+    length = sum(lengths)
+    return {
+        "tokens": torch.zeros(1, length, dtype=torch.long, device=device),
+        "positions": torch.zeros(1, length, dtype=torch.long, device=device),
+        "spans": Spans.of(lengths).to(device),
+        "pixels": torch.zeros(images, 3, 112, 112, dtype=torch.uint8, device=device),
+        "slots": torch.arange(images * config.queries, device=device),
+        "supervised": torch.arange(40, 60, device=device),
+        "labels": torch.zeros(20, dtype=torch.long, device=device),
+    }
+
+
+@pytest.mark.parametrize("lengths", [[512], [100, 30, 200, 182]], ids=["causal", "isolated"])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_flops_agree_with_pytorchs_own_counter(lengths, device):
+    """On fake tensors, so no GPU is needed: what a GPU would run, and that nothing in it waits for the device."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    from trainer.weights import fill, materialise, random_source
+    # Without cuDNN, which would be looked for on the device.
+    backends = sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
+    with FakeTensorMode(), NoSquare(512), torch.no_grad(), backends:
+        model = meta_model(device=device)
+        for parameter in model.parameters():
+            parameter.data = parameter.data.bfloat16()
+        with FlopCounterMode(display=False) as counter:
+            loss, each = model(fake_batch(device, lengths, 2, model.config))
+    assert each.shape == (20,) and loss.device.type == device
+    # Kernels are counted as if they computed all pairs of a span, where the model needs half of them; without the
+    # numbers in its offsets, the one kernel as if all spans were as long as the longest.
+    pairs = sum(n * n for n in lengths) if device == "cpu" else len(lengths) * max(lengths) ** 2
+    counts = {"tokens": 512, "supervised": 20, "images": 2, "pairs": pairs}
+    assert counter.get_total_flops() == pytest.approx(sum(forward_flops(model.config, 112, counts).values()), rel=0.03)
 
-    model = meta_model()
-    materialise(model, "cpu")
-    fill(model, [random_source(model.config, 0)])
-    length = 64
-    batch = {
-        "tokens": torch.zeros(1, length, dtype=torch.long),
-        "pixels": torch.zeros(2, 3, 112, 112, dtype=torch.uint8),
-        "slots": torch.arange(32),
-        "supervised": torch.arange(40, 60),
-        "labels": torch.zeros(20, dtype=torch.long),
-    }
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(batch, "causal")
-    # Dense attention computes all pairs, where the model needs half of them.
-    counts = {"tokens": length, "supervised": 20, "images": 2, "pairs": length * length}
-    ours = sum(forward_flops(model.config, 112, counts).values())
-    assert counter.get_total_flops() == pytest.approx(ours, rel=0.01)
+
+class NoSquare(TorchDispatchMode):
+    """Refuses tensors with two dimensions of the length of the batch: a mask, or scores."""
+
+    def __init__(self, length: int):
+        super().__init__()
+        self.length = length
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, (tuple, list)) else (out,):
+            if isinstance(tensor, torch.Tensor):
+                assert list(tensor.shape).count(self.length) < 2, f"{function} makes {tuple(tensor.shape)}"
+        return out
 
 
 def test_peak_of_known_devices():

@@ -306,7 +306,7 @@ def test_a_nan_loss_stops_before_the_update_and_names_the_pack(corpora, tmp_path
         steps.append(1)
         if len(steps) == 4:  # the second pack of the second step
             built["before"] = {n: p.detach().clone() for n, p in model.named_parameters()}
-            return output * torch.tensor([float("nan")])
+            return tuple(losses * torch.tensor(float("nan")) for losses in output)
         return output
 
     build_model = module.build_model

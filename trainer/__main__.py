@@ -34,6 +34,7 @@ SETTINGS = {
     "micro-packs": (int, "packs in one forward pass; overrides --accumulation"),
     "image-size": (int, "pixels per side"),
     "tensor-parallel": (int, "ranks that share each layer of tower and language model"),
+    "shard-ranks": (int, "ranks that share one copy of what trains; default: those of a node"),
     "seed": (int, "of initial weights and of the order of packs"),
     "workers": (int, "processes that read and decode, per rank; default: 4 on cuda, none on cpu"),
     "save-every": (int, "steps between checkpoints"),
@@ -71,6 +72,9 @@ def make_parser() -> argparse.ArgumentParser:
     group.add_argument("--tail-with", choices=("vision", "adapter"), help="part that ln_post and proj train with")
     group.add_argument("--image-rows", action="store_const", const=True, help="train <img>, </img> in stage 1")
     group.add_argument("--precision", choices=("bf16", "fp32"), help="default: bf16 on cuda, else fp32")
+    text = "when ranks send weights and gradients: once a step (default), or in each micro-batch, for less memory"
+    group.add_argument("--exchange", choices=("step", "micro"), help=text)
+    group.add_argument("--reduce", choices=("fp32", "bf16"), help="in which ranks sum their gradients; default: fp32")
     for name in ("activation-checkpointing", "compile", "deterministic"):
         group.add_argument(f"--{name}", action="store_const", const=True)
     return parser
@@ -79,7 +83,7 @@ def make_parser() -> argparse.ArgumentParser:
 def flags_of(args: argparse.Namespace) -> dict:
     """The settings that were given on the command line."""
     names = [name.replace("-", "_") for name in SETTINGS]
-    names += ["attention", "trains", "tail_with", "image_rows", "precision"]
+    names += ["attention", "trains", "tail_with", "image_rows", "precision", "exchange", "reduce"]
     names += ["activation_checkpointing", "compile", "deterministic"]
     return {name: value for name in names if (value := getattr(args, name)) is not None}
 

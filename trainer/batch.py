@@ -1,7 +1,7 @@
 """A pack becomes a row of arrays; rows become a batch of tensors.
 
-Shapes: L tokens of one pack or of the longest in a batch, B rows, n images of one pack, N of a batch (at least 1), S
-pixels per side, Q queries per image, T supervised targets of the batch.
+Shapes: L tokens of one pack, T of a batch, n images of one pack, N of a batch (at least 1), S pixels per side,
+Q queries per image, Y supervised targets of the batch.
 """
 
 from dataclasses import dataclass
@@ -21,18 +21,21 @@ class BadPack(ValueError):
 
 @dataclass
 class Row:
-    """One pack, ready to be batched. `pairs`: (query, key) pairs that attention computes, for counting FLOPs."""
+    """One pack, ready to be batched. `spans`: lengths of the stretches that attend, L in all."""
 
     key: str
     task: str
     tokens: np.ndarray  # int32 [L]
-    segments: np.ndarray  # [L], from 1
-    positions: np.ndarray  # [L]
+    spans: list[int]
     targets: np.ndarray  # int64 [L], attn.IGNORED where there is none
     slots: np.ndarray  # [n * Q], positions of <imgpad>
     pixels: np.ndarray  # uint8 [n, 3, S, S]
     samples: int
-    pairs: int
+
+    @property
+    def pairs(self) -> int:
+        """(query, key) pairs that attention computes, for counting FLOPs."""
+        return sum(n * (n + 1) // 2 for n in self.spans)
 
 
 def make_row(pack: Pack, *, image_size: int, attention: str, image_token: int, queries: int) -> Row:
@@ -48,19 +51,15 @@ def make_row(pack: Pack, *, image_size: int, attention: str, image_token: int, q
             f"pack {pack.key}: {len(slots)} image positions and {len(pack.images)} images for {len(used)} image slots "
             f"of {queries} queries"
         )
-    segments = attn.segment_ids(lengths)
-    spans = lengths if attention == "isolated" else [sum(lengths)]
     return Row(
         key=pack.key,
         task=pack.task,
         tokens=pack.tokens,
-        segments=segments,
-        positions=attn.position_ids(lengths, attention),
-        targets=attn.targets(pack.tokens, pack.loss, segments),
+        spans=attn.spans_of(lengths, attention),
+        targets=attn.targets(pack.tokens, pack.loss, attn.segment_ids(lengths)),
         slots=slots,
         pixels=np.stack([resize(pack.images[i], image_size) for i in used]) if used else _no_images(0, image_size),
         samples=len(lengths),
-        pairs=sum(n * (n + 1) // 2 for n in spans),
     )
 
 
@@ -77,35 +76,40 @@ def _no_images(count: int, size: int) -> np.ndarray:
 def collate(rows: list[Row], image_size: int, pad_to: int = 8) -> dict:
     """Rows -> a batch: tensors for the model and, under "rows", what the loop counts and names.
 
-    tokens, segments, positions [B, L]; supervised, labels [T] (flat positions row * L + column, and what they must
-    predict); slots [N * Q], flat; pixels uint8 [N, 3, S, S]. L is a multiple of `pad_to`. Without any image, N is 1:
-    a black one with no slot. Without any row, B is 1 and nothing is supervised.
+    The packs lie end to end: tokens, positions [1, T], T a multiple of `pad_to`. supervised, labels, owners [Y]: flat
+    positions, what they must predict, and the pack they are of. slots [N * Q], flat; pixels uint8 [N, 3, S, S]; spans:
+    who attends to whom. Without any image, N is 1: a black one with no slot. Without any row, nothing is supervised.
     """
-    length = max([len(row.tokens) for row in rows], default=1)
-    length = -(-length // pad_to) * pad_to
-    tokens, segments = (np.zeros((max(len(rows), 1), length), dtype=np.int64) for _ in range(2))
-    # Padding counts on: positions that jump back would make transformers look for packed samples on its own.
-    positions = np.tile(np.arange(length, dtype=np.int64), (len(tokens), 1))
-    targets = np.full(tokens.shape, attn.IGNORED, dtype=np.int64)
-    slots = []
-    for i, row in enumerate(rows):
-        n = len(row.tokens)
-        tokens[i, :n], segments[i, :n], positions[i, :n] = row.tokens, row.segments, row.positions
-        targets[i, :n] = row.targets
-        slots.append(row.slots + i * length)
+    used = sum(len(row.tokens) for row in rows)
+    length = max(-(-used // pad_to), 1) * pad_to
+    lengths = [n for row in rows for n in row.spans]
+    lengths += _padding_spans(length - used, max(lengths, default=length))
+    tokens = np.zeros(length, dtype=np.int64)
+    targets = np.full(length, attn.IGNORED, dtype=np.int64)
+    starts = np.cumsum([0, *(len(row.tokens) for row in rows)])
+    for start, row in zip(starts, rows, strict=False):
+        tokens[start : start + len(row.tokens)] = row.tokens
+        targets[start : start + len(row.tokens)] = row.targets
+    slots = [row.slots + start for start, row in zip(starts, rows, strict=False)]
     supervised = np.flatnonzero(targets != attn.IGNORED)
     pixels = np.concatenate([row.pixels for row in rows] or [_no_images(0, image_size)])
     return {
-        "tokens": torch.from_numpy(tokens),
-        "segments": torch.from_numpy(segments),
-        "positions": torch.from_numpy(positions),
+        "tokens": torch.from_numpy(tokens)[None],
+        "positions": torch.from_numpy(np.concatenate([np.arange(n) for n in lengths]))[None],
+        "spans": attn.Spans.of(lengths),
         "supervised": torch.from_numpy(supervised),
-        "labels": torch.from_numpy(targets.reshape(-1)[supervised]),
+        "labels": torch.from_numpy(targets[supervised]),
+        "owners": torch.from_numpy(np.searchsorted(starts, supervised, side="right") - 1),
         "slots": torch.from_numpy(np.concatenate([*slots, np.zeros(0, dtype=np.int64)]).astype(np.int64)),
         "pixels": torch.from_numpy(pixels if len(pixels) else _no_images(1, image_size)),
         "rows": [count_row(row) for row in rows],
-        "padded": tokens.size,
+        "padded": length,
     }
+
+
+def _padding_spans(count: int, longest: int) -> list[int]:
+    """Padding attends to padding, in spans no longer than the batch's own."""
+    return [longest] * (count // longest) + ([count % longest] if count % longest else [])
 
 
 def count_row(row: Row) -> dict:

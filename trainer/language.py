@@ -5,20 +5,28 @@ from pathlib import Path
 
 import torch
 
+from trainer.attention import SPANS, attend
 from trainer.convert import qwen_to_qwen2, qwen_to_qwen2_config, read_safetensors
 
 
 def build_language(fields: dict):
     """Build the model a transformers config describes, on the current default device, in float32.
 
-    SDPA is asked for by name: a boolean block mask is right there and silently wrong under the eager kernel.
+    Its attention is ours (see trainer.attention). Raises ValueError for an architecture that would not hand it what
+    it needs, and would silently let samples see each other.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
 
+    AttentionInterface.register(SPANS, attend)
     fields = dict(fields)
     config = AutoConfig.for_model(fields.pop("model_type"), **fields)
     config.use_cache = False
-    return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=SPANS, dtype=torch.float32)
+    if not model._supports_attention_backend:
+        raise ValueError(
+            f"{type(model).__name__} does not take an attention function: packs cannot be kept apart in it"
+        )
+    return model
 
 
 def language_config(name_or_folder: str) -> dict:

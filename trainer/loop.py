@@ -1,5 +1,6 @@
 """The training loop: one for all stages, sizes and numbers of ranks."""
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,10 +12,11 @@ from trainer.attention import to_device
 from trainer.data import Plan
 from trainer.flops import peak_flops, step_flops
 from trainer.optim import gradient_norm, learning_rate, make_optimizer, scale_gradients, set_learning_rate
-from trainer.parallel import World
+from trainer.parallel import World, agree, before_micro_batch
 from trainer.stages import Settings
 
 _COUNTS = ("tokens", "supervised", "images", "samples", "pairs")
+_OTHERS = ("padded", "replaced", "wait", "stop")
 
 
 class NonFiniteLoss(RuntimeError):
@@ -50,71 +52,97 @@ def train_step(run: Run, batches: Iterator[dict], step: int, stop: bool = False)
     torch.manual_seed(run.settings.seed * 1_000_003 + step)  # the random state is a function of the step
     rates = set_learning_rate(run.optimizer, learning_rate(step, run.settings))
     run.optimizer.zero_grad(set_to_none=True)
-    rows, losses, wait, padded, replaced = _accumulate(run, batches)
-    totals = _totals(run, rows, losses, padded, replaced, wait, stop)
-    if not totals["finite"]:
-        raise NonFiniteLoss(_blame(run, step, rows, losses))
-    factor = 1 / max(totals["supervised"], 1)
+    done = _accumulate(run, batches)
+    agree(run.trained, run.world)
+    totals = _sum_over_ranks(run, done, stop)
+    factor = 1 / totals[_COUNTS.index("supervised")].clamp(min=1)
     norm = gradient_norm(run.trained) * factor
-    if not torch.isfinite(norm):
-        raise NonFiniteLoss(_blame(run, step, rows, losses))
-    clip = torch.clamp(run.settings.clip / (norm + 1e-6), max=1.0)
-    scale_gradients(run.trained, clip * factor)
+    scale_gradients(run.trained, torch.clamp(run.settings.clip / (norm + 1e-6), max=1.0) * factor)
+    told = _tell(torch.cat([totals, norm[None]]).tolist())  # the step's one wait for the device
+    if not math.isfinite(told["loss_sum"]) or not math.isfinite(told["norm"]):
+        raise NonFiniteLoss(_blame(run, step, done))
     run.optimizer.step()
-    record = _record(run, step, totals, rates, norm.item(), time.perf_counter() - began)
-    if totals["replaced"]:
-        told = {entry["pack"]: entry for entries in run.world.gather(replaced) for entry in entries}
-        record["replaced_packs"] = sorted(told.values(), key=lambda entry: entry["pack"])
+    record = _record(run, step, told, rates, time.perf_counter() - began)
+    if told["replaced"]:
+        by_pack = {entry["pack"]: entry for entries in run.world.gather(done.replaced) for entry in entries}
+        record["replaced_packs"] = sorted(by_pack.values(), key=lambda entry: entry["pack"])
     return record
 
 
-def _accumulate(run: Run, batches: Iterator[dict]):
-    """Forward and backward of a step's micro-batches; return rows, their summed losses, and what was counted."""
-    rows, losses, replaced = [], [], []
-    wait, padded = 0.0, 0
-    for _ in range(run.plan.micro_batches):
+@dataclass
+class _Done:
+    """A step's micro-batches: their packs, each pack's summed loss (on the device), and what was counted."""
+
+    rows: list[dict] = field(default_factory=list)
+    losses: list[torch.Tensor] = field(default_factory=list)
+    replaced: list[dict] = field(default_factory=list)
+    wait: float = 0.0
+    padded: int = 0
+
+
+def _accumulate(run: Run, batches: Iterator[dict]) -> _Done:
+    """Forward and backward of a step's micro-batches."""
+    done = _Done()
+    for i in range(run.plan.micro_batches):
         asked = time.perf_counter()
         batch = next(batches)
-        wait += time.perf_counter() - asked
-        sums = run.model(to_device(batch, run.world.device), run.settings.attention)
-        sums.sum().backward()
-        rows += batch["rows"]
-        replaced += batch["replaced"]
-        losses.append(sums.detach()[: len(batch["rows"])])
-        padded += batch["padded"] if batch["rows"] else 0
-    return rows, torch.cat(losses).double().cpu(), wait, padded, replaced
+        done.wait += time.perf_counter() - asked
+        inputs = to_device(batch, run.world.device)
+        before_micro_batch(run.model, run.settings, run.world, last=i + 1 == run.plan.micro_batches)
+        loss, each = run.model(inputs)
+        loss.backward()
+        done.losses.append(_per_pack(each, inputs["owners"], len(batch["rows"])))
+        done.rows += batch["rows"]
+        done.replaced += batch["replaced"]
+        done.padded += batch["padded"] if batch["rows"] else 0
+    return done
 
 
-def _totals(run: Run, rows, losses, padded: int, replaced: list, wait: float, stop: bool) -> dict:
-    """Sums over all ranks, in one reduction."""
-    values = [sum(row[name] for row in rows) for name in _COUNTS] + [padded, len(replaced), wait, stop]
-    for task in TASKS:
-        of_task = [i for i, row in enumerate(rows) if row["task"] == task]
-        values += [losses[of_task].sum().item(), sum(rows[i]["supervised"] for i in of_task)]
-    total = run.world.sum(torch.tensor(values, dtype=torch.float64, device=run.world.device)).tolist()
-    n = len(_COUNTS)
-    totals = dict(zip((*_COUNTS, "padded", "replaced", "wait", "stop"), total[: n + 4], strict=True))
-    pairs = list(zip(total[n + 4 :: 2], total[n + 5 :: 2], strict=True))
-    totals["loss_sum"] = sum(loss for loss, _ in pairs)
-    totals["tasks"] = {task: loss / count for task, (loss, count) in zip(TASKS, pairs, strict=True) if count}
-    totals["finite"] = bool(torch.isfinite(torch.tensor(totals["loss_sum"])))
-    return totals
+def _per_pack(each: torch.Tensor, owners: torch.Tensor, packs: int) -> torch.Tensor:
+    """Sums of losses by owner. Not index_add, whose atomic additions on a GPU have no fixed order."""
+    mine = owners == torch.arange(packs, device=owners.device)[:, None]
+    return torch.where(mine, each.double(), 0.0).sum(1)
 
 
-def _blame(run: Run, step: int, rows, losses) -> str:
-    bad = [row["key"] for row, loss in zip(rows, losses, strict=True) if not torch.isfinite(loss)]
+def _sum_over_ranks(run: Run, done: _Done, stop: bool) -> torch.Tensor:
+    """float64: _COUNTS, _OTHERS, the tasks' losses, the tasks' supervised tokens; on the device, in one reduction."""
+    of_task = [[row["task"] == task for row in done.rows] for task in TASKS]
+    counts = [sum(row[name] for row in done.rows) for name in _COUNTS]
+    counts += [done.padded, len(done.replaced), done.wait, stop]
+    supervised = [sum(row["supervised"] for row in done.rows if row["task"] == task) for task in TASKS]
+    device = run.world.device
+    mine = torch.tensor(of_task, device=device).view(len(TASKS), len(done.rows))
+    losses = torch.where(mine, torch.cat(done.losses), 0.0).sum(1)
+    counts, supervised = (torch.tensor(v, dtype=torch.float64, device=device) for v in (counts, supervised))
+    return run.world.sum(torch.cat([counts, losses, supervised]))
+
+
+def _tell(values: list[float]) -> dict:
+    """The numbers of `_sum_over_ranks` and the gradient norm, by name."""
+    names = (*_COUNTS, *_OTHERS)
+    told = dict(zip(names, values[: len(names)], strict=True))
+    rest, told["norm"] = values[len(names) : -1], values[-1]
+    losses, counts = rest[: len(TASKS)], rest[len(TASKS) :]
+    told["loss_sum"] = sum(losses)
+    told["tasks"] = {t: loss / n for t, loss, n in zip(TASKS, losses, counts, strict=True) if n}
+    return told
+
+
+def _blame(run: Run, step: int, done: _Done) -> str:
+    losses = torch.cat(done.losses).tolist()
+    bad = [row["key"] for row, loss in zip(done.rows, losses, strict=True) if not math.isfinite(loss)]
     everywhere = [key for keys in run.world.gather(bad) for key in keys]
     if everywhere:
         packs = ", ".join(dict.fromkeys(everywhere))
         return f"step {step + 1}: the loss of pack {packs} is not finite; the model is as it was before this step"
-    keys = [key for keys in run.world.gather([row["key"] for row in rows]) for key in keys]
+    keys = [key for keys in run.world.gather([row["key"] for row in done.rows]) for key in keys]
     return (
         f"step {step + 1}: the gradient is not finite though every loss is; packs {', '.join(keys)}; the model is as "
         "it was before this step"
     )
 
 
-def _record(run: Run, step: int, totals: dict, rates: dict, norm: float, seconds: float) -> dict:
+def _record(run: Run, step: int, totals: dict, rates: dict, seconds: float) -> dict:
     flops = step_flops(run.model.config, run.settings.image_size, totals, run.settings.trained_parts)
     device = run.world.device
     peak = peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
@@ -123,7 +151,7 @@ def _record(run: Run, step: int, totals: dict, rates: dict, norm: float, seconds
         "loss": totals["loss_sum"] / max(totals["supervised"], 1),
         "loss_per_task": totals["tasks"],
         "lr": rates,
-        "grad_norm": norm,
+        "grad_norm": totals["norm"],
         "seconds": seconds,
         "samples": int(totals["samples"]),
         "tokens": int(totals["tokens"]),

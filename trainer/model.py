@@ -1,23 +1,19 @@
 """Vision tower -> adapter -> language model.
 
-Shapes: B packs (rows), L tokens per row, N images, Q queries per image, P patches, D width of the language model,
-T supervised tokens in the batch.
+Shapes: B rows of L tokens (training has one row, packs end to end), N images, Q queries per image, P patches, D width
+of the language model, Y supervised tokens in the batch.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from trainer.adapter import Adapter, Tail
-from trainer.attention import block_mask
 from trainer.language import build_language
+from trainer.loss import summed_cross_entropy
 from trainer.sizes import ModelConfig
 from trainer.vision import VisionTower, normalise
 
 PARTS = ("vision", "adapter", "tail", "language")
-# Supervised tokens whose logits exist at once: 2048 x 151936 float32 logits are 1.2 GB, and their gradient as much.
-LOSS_CHUNK = 2048
 
 
 class VisionLanguageModel(nn.Module):
@@ -35,26 +31,20 @@ class VisionLanguageModel(nn.Module):
         self.tail = Tail(width)
         self.image_rows = nn.Parameter(torch.empty(len(config.image_marks), width)) if image_rows else None
 
-    def forward(self, batch: dict, attention: str) -> torch.Tensor:
-        """Return the summed cross-entropy of each row's supervised tokens, [B] float32.
+    def forward(self, batch: dict) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the summed cross-entropy of the batch's supervised tokens, and that of each, [Y], without gradient.
 
-        `batch` is what `batch.collate` makes; `attention` is "causal" or "isolated". Sums, not means: only the loop
-        knows how many supervised tokens the whole step has.
+        `batch` is what `batch.collate` makes. Sums, not means: only the loop knows how many supervised tokens the whole
+        step has.
         """
-        isolated = attention == "isolated"
-        embeddings = self.embed(batch["tokens"], batch["pixels"], batch["slots"])
-        # Without a mask the kernel's own causal path runs, which is faster; positions then count through the row.
         hidden = self.language.base_model(
-            inputs_embeds=embeddings,
-            attention_mask=block_mask(batch["segments"]) if isolated else None,
-            position_ids=batch["positions"] if isolated else None,
+            inputs_embeds=self.embed(batch["tokens"], batch["pixels"], batch["slots"]),
+            position_ids=batch["positions"],
             use_cache=False,
+            spans=batch["spans"],
         ).last_hidden_state
-        rows, length = batch["tokens"].shape
-        losses = self._token_losses(hidden.flatten(0, 1)[batch["supervised"]], batch["labels"])
-        # A masked sum rather than index_add, whose atomic additions on a GPU have no fixed order.
-        of_row = (batch["supervised"] // length)[None] == torch.arange(rows, device=losses.device)[:, None]
-        return (losses[None] * of_row).sum(1)
+        supervised = hidden.flatten(0, 1).index_select(0, batch["supervised"])
+        return summed_cross_entropy(self.language.get_output_embeddings(), supervised, batch["labels"])
 
     def embed(self, tokens, pixels=None, slots=None):
         """Token embeddings [B, L, D] with image features in their slots; feed it to `language(inputs_embeds=...)`.
@@ -91,17 +81,6 @@ class VisionLanguageModel(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and _is_trained(self.vision)):
             patches = self.vision(pixels)
         return self.tail(self.adapter(patches))
-
-    def _token_losses(self, hidden, labels):
-        """[T, D], [T] -> cross-entropy [T], float32. Long inputs go in chunks whose logits are not kept."""
-        if len(hidden) <= LOSS_CHUNK:
-            return self._chunk_losses(hidden, labels)
-        chunks = zip(hidden.split(LOSS_CHUNK), labels.split(LOSS_CHUNK), strict=True)
-        return torch.cat([checkpoint(self._chunk_losses, h, y, use_reentrant=False) for h, y in chunks])
-
-    def _chunk_losses(self, hidden, labels):
-        logits = self.language.get_output_embeddings()(hidden).float()
-        return F.cross_entropy(logits, labels, reduction="none")
 
 
 def _is_trained(part: nn.Module) -> bool:

@@ -1,7 +1,10 @@
 """Ranks, device meshes, and how a model is cut over them: tensor parallel first, then FSDP2.
 
 One process in float32 uses neither. Everything else goes through FSDP2, a single GPU too: it is what keeps float32
-master weights beside bfloat16 computation.
+master weights beside bfloat16 computation. What is frozen is whole on every rank, and never sent.
+
+Dimensions of the mesh: "replicate" x "shard" x "tp". Ranks of one "shard" group hold pieces of one copy of what trains;
+"replicate" groups hold the same piece of different copies; both together are the data-parallel ranks.
 """
 
 import os
@@ -12,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 from trainer.stages import Settings
@@ -19,7 +23,7 @@ from trainer.stages import Settings
 
 @dataclass(frozen=True)
 class World:
-    """This process among all. `mesh` has dimensions "dp" and "tp"; None when nothing is distributed."""
+    """This process among all. `mesh` is None when nothing is distributed."""
 
     device: torch.device
     rank: int = 0
@@ -28,12 +32,16 @@ class World:
     joined: bool = False  # by us; Ray Train joins, and leaves, by itself
 
     @property
+    def tp_size(self) -> int:
+        return self.mesh["tp"].size() if self.mesh else 1
+
+    @property
     def dp_rank(self) -> int:
-        return self.mesh["dp"].get_local_rank() if self.mesh else 0
+        return self.rank // self.tp_size
 
     @property
     def dp_size(self) -> int:
-        return self.mesh["dp"].size() if self.mesh else 1
+        return self.size // self.tp_size
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Sum over the data-parallel ranks. The reduction goes over all, so that all get the very same numbers."""
@@ -57,11 +65,10 @@ class World:
 def join_world(settings: Settings, device: str) -> World:
     """Join the ranks that torchrun (or Ray Train) started. `device` is "cpu" or "cuda".
 
-    Raises ValueError when the ranks cannot be divided by `tensor_parallel`.
+    Raises ValueError when the ranks cannot be divided by `tensor_parallel`, or what is left by `shard_ranks`.
     """
     size, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
-    if size % settings.tensor_parallel:
-        raise ValueError(f"{size} ranks cannot be divided into tensor-parallel groups of {settings.tensor_parallel}")
+    shape = mesh_shape(settings, size, int(os.environ.get("LOCAL_WORLD_SIZE", size)))
     local = torch.device(device, int(os.environ.get("LOCAL_RANK", 0))) if device == "cuda" else torch.device("cpu")
     if device == "cuda":
         torch.cuda.set_device(local)
@@ -71,8 +78,23 @@ def join_world(settings: Settings, device: str) -> World:
     if joined:
         store = {} if size > 1 else {"store": dist.HashStore(), "rank": 0, "world_size": 1}
         dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=timedelta(minutes=30), **store)
-    shape = (size // settings.tensor_parallel, settings.tensor_parallel)
-    return World(local, rank, size, init_device_mesh(device, shape, mesh_dim_names=("dp", "tp")), joined)
+    mesh = init_device_mesh(device, shape, mesh_dim_names=("replicate", "shard", "tp"))
+    return World(local, rank, size, mesh, joined)
+
+
+def mesh_shape(settings: Settings, size: int, node: int) -> tuple[int, int, int]:
+    """Copies, ranks that share a copy, ranks that share a layer; of `size` ranks in nodes of `node`.
+
+    By default the ranks of a node share a copy, where that divides the ranks evenly; else all do.
+    """
+    tp = settings.tensor_parallel
+    if size % tp:
+        raise ValueError(f"{size} ranks cannot be divided into tensor-parallel groups of {tp}")
+    dp, of_node = size // tp, max(1, node // tp)
+    shard = settings.shard_ranks or (of_node if dp % of_node == 0 else dp)
+    if dp % shard:
+        raise ValueError(f"--shard-ranks {shard} does not divide the {dp} data-parallel ranks")
+    return dp // shard, shard, tp
 
 
 def leave_world(world: World) -> None:
@@ -126,24 +148,62 @@ def _layers(model):
 
 
 def _cut_data_parallel(model, settings: Settings, world: World) -> None:
-    lone = world.dp_size == 1
     policy = MixedPrecisionPolicy()
     if settings.precision == "bf16":
-        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
-    # A lone rank need not gather anything: its frozen parts stay plain bfloat16, its trained ones unsharded.
-    ignored = {p for p in model.parameters() if not p.requires_grad} if lone else set()
-    units = [*model.vision.transformer.resblocks, model.vision, model.adapter, *_layers(model), model]
-    for unit in units:
-        if not lone or any(p.requires_grad for p in unit.parameters()):
-            fully_shard(
-                unit, mesh=world.mesh["dp"], mp_policy=policy, ignored_params=ignored, reshard_after_forward=not lone
-            )
+        reduce = torch.bfloat16 if settings.reduce == "bf16" else torch.float32
+        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=reduce)
+    mesh = world.mesh["replicate", "shard"] if world.mesh["replicate"].size() > 1 else world.mesh["shard"]
+    frozen = {p for p in model.parameters() if not p.requires_grad}
+    gather_again = settings.exchange == "micro" and world.dp_size > 1
+    for unit in [*model.vision.transformer.resblocks, model.vision, model.adapter, *_layers(model), model]:
+        if any(p.requires_grad for p in unit.parameters()):
+            fully_shard(unit, mesh=mesh, mp_policy=policy, ignored_params=frozen, reshard_after_forward=gather_again)
     for module in model.modules():
         if isinstance(module, FSDPModule):
             # Gradients are sums over all ranks; the loop divides by the step's supervised tokens. A plain sum, since
             # gloo has no other.
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
+
+
+def before_micro_batch(model, settings: Settings, world: World, last: bool) -> None:
+    """Say whether this is a step's last micro-batch, after which the ranks exchange gradients.
+
+    exchange "step": weights are gathered in the first micro-batch and kept, gradients reduced in the last. "micro":
+    weights are gathered and gradients reduced over the copy's ranks in each; over other copies, in the last. A lone
+    rank has nothing to send, and adds each gradient to its float32 sum at once.
+    """
+    if not isinstance(model, FSDPModule):
+        return
+    model.set_is_last_backward(last)
+    if settings.exchange == "step":
+        model.set_requires_gradient_sync(last or world.dp_size == 1)
+        model.set_reshard_after_backward(last)
+    else:
+        model.set_requires_all_reduce(last)
+
+
+@torch.no_grad()
+def agree(parameters, world: World) -> None:
+    """Average over tensor-parallel ranks the gradients of what each of them holds whole: norms, adapter, embeddings.
+
+    They compute the same in theory; rounding that differs would let the copies drift apart over a long run.
+    """
+    if world.tp_size == 1:
+        return
+    for parameter in parameters:
+        if parameter.grad is None or _is_cut_by_layer(parameter.grad):
+            continue
+        grad = parameter.grad.to_local() if isinstance(parameter.grad, DTensor) else parameter.grad
+        dist.all_reduce(grad, group=world.mesh.get_group("tp"))
+        grad /= world.tp_size
+
+
+def _is_cut_by_layer(tensor) -> bool:
+    """Whether tensor-parallel ranks hold different pieces of it. The biases of row-wise layers are whole on each."""
+    if not isinstance(tensor, DTensor) or "tp" not in tensor.device_mesh.mesh_dim_names:
+        return False
+    return not tensor.placements[tensor.device_mesh.mesh_dim_names.index("tp")].is_replicate()
 
 
 def cast_frozen(model, settings: Settings) -> None:

@@ -1,6 +1,5 @@
 """One run of one stage, from a stage folder to an export: put together here, for the command line and for Ray alike."""
 
-import os
 import signal
 import threading
 from contextlib import ExitStack, contextmanager
@@ -10,7 +9,6 @@ from pathlib import Path
 import torch
 
 from corpus.packs import StageFolder, WrongCorpus
-from corpus.stages import STAGES
 from trainer import checkpoint, export, parallel
 from trainer.convert import from_open_clip, open_clip_weights
 from trainer.data import PackBatches, Plan, batches, micro_packs, packs_per_step, refuse_rot
@@ -58,6 +56,7 @@ def run_stage(job: Job) -> None:
     record = checkpoint.json_form({"settings": settings.to_dict(), "model": config.to_dict(), "corpus": about})
     if settings.deterministic:
         torch.use_deterministic_algorithms(True)
+        torch.backends.cuda.enable_cudnn_sdp(False)  # flash obeys the line above; of cuDNN's gradients nobody says so
     _refuse_to_overwrite(job)
     world = parallel.join_world(settings, job.device)
     try:
@@ -125,11 +124,8 @@ def _check(folder: StageFolder, config: ModelConfig, tokenizer, start: Path | No
 
 
 def _choose_settings(job: Job, config: ModelConfig) -> Settings:
-    ways = STAGES[job.stage].tensor_parallel
-    fits = SIZES[config.size].tensor_parallel and int(os.environ.get("WORLD_SIZE", 1)) % ways == 0
     flags = {"precision": "fp32", "workers": 0} if job.device == "cpu" else {"precision": "bf16", "workers": 4}
-    flags |= {"tensor_parallel": ways if fits else 1} | job.flags
-    return make_settings(job.stage, config.size, **flags)
+    return make_settings(job.stage, config.size, **flags | job.flags)
 
 
 def _refuse_to_overwrite(job: Job) -> None:
@@ -190,7 +186,7 @@ def _train(job: Job, run: Run, folder: StageFolder, record: dict, first: int) ->
         image_size=settings.image_size,
         attention=settings.attention,
         image_token=run.model.config.image_token,
-        pad_to=folder.max_tokens if settings.compile else 8,
+        pad_to=folder.max_tokens * run.plan.micro_packs if settings.compile else 8,
     )
     stream = batches(dataset, run.plan, first, settings.steps, settings.workers, world.device.type == "cuda")
     rotten: dict[str, str] = {}

@@ -93,16 +93,17 @@ class Size:
     """A named model, and what follows from how big it is rather than from the stage.
 
     image_sizes: pixels per side in stages 1, 2, 3. micro_packs: the most packs in one forward pass.
+    exchange: see stages.Settings; of the three stages.
     lr_scale: multiplies Table 8's learning rates of the three stages, which are those of a 9.6B model that starts from
     trained weights.
-    steps, batch: of the three stages, instead of Table 8's. tensor_parallel: follow Table 8 where the ranks allow it.
+    steps, batch: of the three stages, instead of Table 8's.
     """
 
     config: ModelConfig
     image_sizes: tuple[int, int, int] = (224, 448, 448)
     micro_packs: int
+    exchange: tuple[str, str, str] = ("step", "step", "step")
     lr_scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    tensor_parallel: bool = False
     steps: tuple[int, int, int] | None = None
     batch: tuple[int, int, int] | None = None
 
@@ -129,11 +130,12 @@ SIZES = {
         steps=(2000, 4000, 500),
         batch=(256, 128, 32),
     ),
-    "2b": Size(config=_config("2b", "ViT-L-14", qwen2(2048, 24, 16, 5504, QWEN_VOCABULARY), 256, 16), micro_packs=8),
+    "2b": Size(config=_config("2b", "ViT-L-14", qwen2(2048, 24, 16, 5504, QWEN_VOCABULARY), 256, 16), micro_packs=4),
     "qwen-vl": Size(
         config=_config("qwen-vl", "ViT-bigG-14", qwen2(4096, 32, 32, 11008, QWEN_VOCABULARY), 256, 32),
         micro_packs=1,
-        tensor_parallel=True,
+        # Whole gradients beside whole weights do not fit where the language model trains.
+        exchange=("step", "micro", "micro"),
     ),
 }
 

@@ -99,8 +99,13 @@ class VisionTower(nn.Module):
 
 def normalise(pixels):
     """[N, 3, S, S] uint8 -> float32 with CLIP's mean and standard deviation."""
-    mean, std = (torch.tensor(values, device=pixels.device).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
+    mean, std = (_per_channel(values, pixels.device) for values in (CLIP_MEAN, CLIP_STD))
     return (pixels.float() / 255 - mean) / std
+
+
+def _per_channel(values, device):
+    """[3, 1, 1] filled on the device: torch.tensor would copy from the host, and wait for it."""
+    return torch.cat([torch.full((1, 1, 1), value, device=device) for value in values])
 
 
 def resize_table(table, positions: int):
@@ -114,9 +119,27 @@ def resize_table(table, positions: int):
     source, target = round(len(table) ** 0.5), round(positions**0.5)
     if source**2 != len(table) or target**2 != positions:
         raise ValueError(f"cannot resize a position table from {len(table)} to {positions}: both must be squares")
-    image = table.float().view(1, source, source, -1).permute(0, 3, 1, 2)
-    image = F.interpolate(image, size=(target, target), mode="bicubic", align_corners=False)
-    return image.permute(0, 2, 3, 1).flatten(0, 2).to(table.dtype)
+    # Two products with a fixed matrix: the gradient of F.interpolate has no deterministic kernel on CUDA.
+    matrix = bicubic_matrix(source, target, table.device)
+    rows = matrix @ table.float().view(source, -1)  # [target, source * D]
+    grid = matrix @ rows.view(target, source, -1)
+    return grid.flatten(0, 1).to(table.dtype)
+
+
+def bicubic_matrix(source: int, target: int, device=None):
+    """Weights [target, source] of bicubic interpolation (a = -0.75): half-pixel centres, edges repeated."""
+    where = (torch.arange(target, device=device, dtype=torch.float64) + 0.5) * (source / target) - 0.5
+    first = where.floor() - 1
+    taps = first[:, None] + torch.arange(4, device=device)
+    places = taps.clamp(0, source - 1)[..., None] == torch.arange(source, device=device)  # [target, 4, source]
+    return (_cubic(where[:, None] - taps)[..., None] * places).sum(1).float()
+
+
+def _cubic(x, a=-0.75):
+    x = x.abs()
+    near = (a + 2) * x**3 - (a + 3) * x**2 + 1
+    far = a * (x**3 - 5 * x**2 + 8 * x - 4)
+    return torch.where(x <= 1, near, torch.where(x < 2, far, 0.0))
 
 
 def tower_config(name: str) -> VisionConfig:

@@ -30,7 +30,8 @@ def bug_in(error: BaseException) -> Bug | None:
     """Return the Bug that `error` is: a mistake that a line of this checkout, no library's, raised."""
     if isinstance(error, Bug):
         return error
-    if not isinstance(error, MISTAKES) or not _in_checkout(_raiser(error)):
+    ours = isinstance(error, MISTAKES) and _in_checkout(_raiser(error))
+    if not ours and not isinstance(error, ImportError):  # what cannot be imported, whoever asks for it, is no data
         return None
     return Bug("".join(traceback.format_exception(error)).strip())
 

@@ -15,6 +15,7 @@ from renderers import confine, frames
 from renderers.encoded import OutputSettings, encode_page
 from renderers.page import BadDocument
 from renderers.pdf import PdfSettings, open_pdf, render_page
+from renderers.rules import PDF_RULES
 from renderers.windows import Budget
 
 
@@ -33,7 +34,7 @@ def main() -> None:
 def _settle(job: socket.socket, descriptor: int, parent: int, limits: dict) -> None:
     pymupdf.TOOLS.mupdf_display_errors(False)
     pymupdf.TOOLS.mupdf_display_warnings(False)
-    Image.preinit()  # Pillow imports its plugins at the first use, when no file opens any more
+    _rehearse()
     try:
         if limits["sandbox"]:
             walls = confine.lock_up(descriptor, parent, limits["memory"])
@@ -44,6 +45,17 @@ def _settle(job: socket.socket, descriptor: int, parent: int, limits: dict) -> N
         frames.send(job, {"refused": str(error)})
         os._exit(1)
     frames.send(job, {"walls": walls})
+
+
+def _rehearse() -> None:
+    """Render a page of our own: libraries import what they need at its first use, and later no file opens any more."""
+    Image.preinit()
+    document = pymupdf.open()
+    page = document.new_page(width=300, height=200)
+    page.insert_text((20, 40), ["A page of ours,", "two lines of words \u00c3\u00a9 and \ufffd."])
+    page.insert_text((20, 120), "\u4e2d\u6587\u5b57", fontname="china-s")
+    everything = OutputSettings(rules=PDF_RULES)
+    encode_page(render_page(open_pdf(document.tobytes()), 0, PdfSettings()), everything)
 
 
 def _serve(job: socket.socket, page_seconds: float) -> None:

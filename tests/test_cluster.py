@@ -59,3 +59,29 @@ def test_a_local_ray_answers_nobody_without_its_token(tmp_path):
     assert "refused" in no_token and "refused" in wrong_token, ran.stdout
     assert "let in 1" in right_token, ran.stdout + ran.stderr
     assert (tmp_path / ".ray" / "auth_token").exists()
+
+
+POOL = """
+import os, sys
+sys.path.insert(0, os.getcwd())
+from pipelines.engine import cluster
+cluster.PLACE_SECONDS = 3
+cluster._start_ray(2)
+try:
+    pool = cluster.run_splits(lambda split, state: split + state, range(6), workers={workers}, setup=lambda: 10,
+                              gpus_per_worker={gpus})
+    print(sorted(result for _, result in pool), flush=True)
+except cluster.SplitFailed as error:
+    print(error, flush=True)
+cluster.stop()
+"""
+
+
+@pytest.mark.parametrize("workers, gpus, said", [
+    (5, 0, "[10, 11, 12, 13, 14, 15]"),  # two of five have a place
+    (2, 1, "a worker needs a core and 1 GPU, and the cluster has 2 CPU (2 free), 0 GPU (0 free): no worker can start"),
+])  # fmt: skip
+def test_a_pool_larger_than_the_cluster_runs_on_what_is_there_or_says_why_not(workers, gpus, said):
+    code = POOL.format(workers=workers, gpus=gpus)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert said in done.stdout, done.stdout + done.stderr

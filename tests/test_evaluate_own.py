@@ -1,4 +1,4 @@
-"""A file of the user's own: questions, captions, phrases, pages in JSON lines; a wrong file says what to do."""
+"""Evaluation of a user's own files: right answers score full marks, wrong ones nothing; a wrong file is explained."""
 
 import json
 

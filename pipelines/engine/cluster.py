@@ -11,6 +11,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 START_ATTEMPTS = 3
 OLDEST_RAY = (2, 60)  # whose local Ray asks for a token; older ones let in whoever reaches a port
+PLACE_SECONDS = 45  # without a sign of life of any worker, after which the reason is given
 MAX_RETRIES = 5  # of a split whose worker or node died; an exception in our code is never retried
 
 
@@ -37,12 +38,12 @@ def run_splits(
         yield from _run_in_process(work, splits, setup)
         return
     ray = _start_ray(workers)
-    slots = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+    slots = min(workers or max(1, _places(ray, gpus_per_worker)), len(splits))
     if setup is None:
-        submit = _task_submitter(ray, work, gpus_per_worker)
+        crew = _Tasks(ray, work, slots, gpus_per_worker)
     else:
-        submit = _actor_submitter(ray, work, setup, slots, gpus_per_worker)
-    yield from _collect(ray, submit, splits, slots)
+        crew = _Actors(ray, work, setup, slots, gpus_per_worker)
+    yield from _collect(ray, crew, splits)
 
 
 def in_uploaded_folder() -> bool:
@@ -126,28 +127,57 @@ def _find_bash() -> None:
         raise SplitFailed("Ray starts its workers through bash, and there is none here: `--workers 0` does without")
 
 
-def _task_submitter(ray, work, gpus: float) -> Callable[[Any], tuple[Any, Callable[[], None]]]:
-    remote = ray.remote(max_retries=MAX_RETRIES, retry_exceptions=False, num_cpus=1, num_gpus=gpus)
-    task = remote(lambda split: _in_worker(work, split))
-    return lambda split: (task.options(name=f"split {_name(split)}").remote(split), lambda: None)
+def _places(ray, gpus: float) -> int:
+    """Return how many workers the cluster holds, each with a core and its share of GPUs."""
+    there = ray.cluster_resources()
+    places = int(there.get("CPU", 0))
+    return min(places, int(there.get("GPU", 0) / gpus)) if gpus else places
 
 
-def _actor_submitter(ray, work, setup, slots: int, gpus: float) -> Callable[[Any], tuple[Any, Callable[[], None]]]:
-    class Worker:
-        def __init__(self):
-            self.state = setup()
+class _Tasks:
+    """Runs splits as tasks, `slots` at a time."""
 
-        def run(self, split):
-            return _in_worker(work, split, self.state)
+    starting = ()
 
-    options = {"max_restarts": -1, "max_task_retries": MAX_RETRIES, "num_cpus": 1, "num_gpus": gpus}
-    idle = [ray.remote(**options)(Worker).remote() for _ in range(slots)]
+    def __init__(self, ray, work, slots: int, gpus: float):
+        remote = ray.remote(max_retries=MAX_RETRIES, retry_exceptions=False, num_cpus=1, num_gpus=gpus)
+        self.slots, self.gpus, self._task = slots, gpus, remote(lambda split: _in_worker(work, split))
 
-    def submit(split):
-        worker = idle.pop()
-        return worker.run.remote(split), lambda: idle.append(worker)
+    def room(self, running: int) -> int:
+        return self.slots - running
 
-    return submit
+    def submit(self, split) -> tuple[Any, Callable[[], None]]:
+        return self._task.options(name=f"split {_name(split)}").remote(split), lambda: None
+
+
+class _Actors:
+    """Runs splits on a pool of `slots` processes; only on those that have started, be it one."""
+
+    def __init__(self, ray, work, setup, slots: int, gpus: float):
+        class Worker:
+            def __init__(self):
+                self.state = setup()
+
+            def is_ready(self) -> bool:
+                return True
+
+            def run(self, split):
+                return _in_worker(work, split, self.state)
+
+        options = {"max_restarts": -1, "max_task_retries": MAX_RETRIES, "num_cpus": 1, "num_gpus": gpus}
+        workers = [ray.remote(**options)(Worker).remote() for _ in range(slots)]
+        self.slots, self.gpus = slots, gpus
+        self.starting, self._idle = {worker.is_ready.remote(): worker for worker in workers}, []
+
+    def room(self, running: int) -> int:
+        return len(self._idle)
+
+    def started(self, reference) -> None:
+        self._idle.append(self.starting.pop(reference))
+
+    def submit(self, split) -> tuple[Any, Callable[[], None]]:
+        worker = self._idle.pop()
+        return worker.run.remote(split), lambda: self._idle.append(worker)
 
 
 def _name(split) -> str:
@@ -161,19 +191,43 @@ def _in_worker(work, split, *state):
     return work(split, *state)
 
 
-def _collect(ray, submit, splits: Iterable[Any], slots: int) -> Iterator[tuple[Any, Any]]:
-    waiting, pending = iter(splits), {}
-    while True:
-        for split in islice(waiting, slots - len(pending)):
-            reference, release = submit(split)
+def _collect(ray, crew: _Tasks | _Actors, splits: list) -> Iterator[tuple[Any, Any]]:
+    waiting, pending, quiet = iter(splits), {}, True
+    left = len(splits)
+    while left:
+        for split in islice(waiting, crew.room(len(pending))):
+            reference, release = crew.submit(split)
             pending[reference] = split, release
-        if not pending:
-            return
-        (ready,), _ = ray.wait(list(pending), num_returns=1)
-        split, release = pending.pop(ready)
-        result = _result(ray, ready, split)
+        # Before anything has run it may be that nothing can: look after a while.
+        found, _ = ray.wait([*pending, *crew.starting], num_returns=1, timeout=PLACE_SECONDS if quiet else None)
+        if not found:
+            _explain_waiting(ray, crew)
+            quiet = False
+            continue
+        if found[0] in crew.starting:
+            _result(ray, found[0], "none yet")
+            crew.started(found[0])
+            continue
+        split, release = pending.pop(found[0])
+        result = _result(ray, found[0], split)
         release()
+        quiet, left = False, left - 1
         yield split, result
+
+
+def _explain_waiting(ray, crew: _Tasks | _Actors) -> None:
+    """Say why nothing has run for a while. Raises SplitFailed when nothing ever will, as the cluster stands."""
+    needs = "a core" + (f" and {crew.gpus:g} GPU" if crew.gpus else "")
+    there, free = ray.cluster_resources(), ray.available_resources()
+    has = ", ".join(f"{there.get(name, 0):g} {name} ({free.get(name, 0):g} free)" for name in ("CPU", "GPU"))
+    if _places(ray, crew.gpus) == 0:
+        raise SplitFailed(
+            f"a worker needs {needs}, and the cluster has {has}: no worker can start. Add a node, run without the GPU "
+            "(--device cpu) where the job has that flag, or use `--workers 0`, which needs no Ray."
+        )
+    if len(crew.starting) == crew.slots or not crew.starting:
+        print(f"waiting for the first of {crew.slots} workers: each needs {needs}, the cluster has {has}",
+              file=sys.stderr, flush=True)  # fmt: skip
 
 
 def _result(ray, reference, split):

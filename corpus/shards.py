@@ -170,9 +170,9 @@ class IndexedShard:
             self._descriptor = os.open(self._root, os.O_RDONLY)
         return os.pread(self._descriptor, end - start, start)
 
-    def __del__(self):
+    def __del__(self, close=os.close):  # bound here: at the end of the process modules go before objects
         if getattr(self, "_descriptor", None) is not None:
-            os.close(self._descriptor)
+            close(self._descriptor)
 
     def __getstate__(self):  # a loader worker opens its own descriptor
         return self.__dict__ | {"_descriptor": None}

@@ -30,7 +30,7 @@ from tests.test_shards import flip
 from tests.tiny_stage import make_stage
 from trainer import checkpoint, export
 from trainer.data import MAX_CORRUPT
-from trainer.generate import load_run
+from trainer.load import load_run
 from trainer.progress import read_metrics
 from trainer.run import Job, run_stage
 

@@ -47,11 +47,7 @@ class Parameter:
         """Return what `value` should be, or None when it will do."""
         if self.wrong is not None:
             return self.wrong(value)
-        if self.score is not None and (
-            isinstance(value, bool) or not isinstance(value, numbers.Real) or value != value
-        ):
-            return "a number"
-        return None
+        return no_number(value) if self.score is not None else None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -210,6 +206,12 @@ def failing(
         drop |= new
         value[new], threshold[new] = measured[new], parameters[parameter]
     return drop, value, threshold
+
+
+def no_number(value) -> str | None:
+    """What a parameter that is a number should be instead of `value`, or None."""
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool) and value == value
+    return None if number else "a number"
 
 
 def hint(name, known: Iterable) -> str:

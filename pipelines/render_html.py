@@ -17,13 +17,12 @@ from pathlib import Path
 if __name__ == "__main__":  # run as a script: the checkout's root, not pipelines/, holds the packages
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from corpus.catalog import find
 from corpus.ledger import Fuse
 from corpus.splits import Sink, Split
 from pipelines.engine import job
 from pipelines.work import documents, pages
-from pipelines.work.datasets import whole_catalog
-from renderers import rules, sentry
+from pipelines.work.datasets import add_rule_flag, dataset_of, rule_settings, rules_of
+from renderers import sentry
 from renderers.browsers import find_browser
 from renderers.charset import decode_html
 from renderers.encoded import OutputSettings, encode_page
@@ -43,8 +42,8 @@ _FUSE = Fuse(in_a_row=1000, share=0.95)
 
 def main() -> None:
     args = _parser().parse_args()
-    dataset = find(whole_catalog(args.catalog), args.dataset, job="render_html")
-    thresholds = pages.thresholds(args.rule, dataset.rules, rules.HTML_RULES)
+    dataset = dataset_of(args, "render_html")
+    thresholds = pages.thresholds(rules_of(dataset), dataset.rules)
     drawing = HtmlSettings(
         args.width, args.viewport_height, args.max_height, plain=1.0 if args.no_themes else HtmlSettings.plain,
         seed=args.seed,
@@ -53,7 +52,7 @@ def main() -> None:
     limits = BrowserLimits(args.page_seconds, args.memory << 20)
     settings = {
         "drawing": asdict(drawing), "families": installed_families(), "output": asdict(output),
-        "limits": asdict(limits), **pages.rule_settings(thresholds),
+        "limits": asdict(limits), **rule_settings(rules_of(dataset), dataset.rules),
     }  # fmt: skip
     try:
         executable = find_browser(args.chromium)
@@ -64,7 +63,8 @@ def main() -> None:
     work = partial(render_split, dataset=args.dataset, output=output, limit=args.limit)
     splits = list(documents.plan(job.find_inputs(args.input), args.by_content))
     start = partial(HtmlRenderer, drawing, limits, args.chromium)
-    job.run("render_html", args, splits, settings, work, scores=pages.SCORES, setup=start, fuse=_FUSE)
+    judged_by = {"scores": pages.SCORES, "rules": rules_of(dataset)}
+    job.run("render_html", args, splits, settings, work, setup=start, fuse=_FUSE, **judged_by)
 
 
 def _parser():
@@ -86,6 +86,7 @@ def _parser():
     )
     parser.add_argument("--no-themes", action="store_true", help="pages in their own style only")
     pages.add_flags(parser)
+    add_rule_flag(parser)
     return parser
 
 

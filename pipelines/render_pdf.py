@@ -16,13 +16,11 @@ from pathlib import Path
 if __name__ == "__main__":  # run as a script: the checkout's root, not pipelines/, holds the packages
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from corpus.catalog import find
 from corpus.ledger import Fuse
 from corpus.splits import Sink, Split
 from pipelines.engine import job
 from pipelines.work import documents, pages
-from pipelines.work.datasets import whole_catalog
-from renderers import rules
+from pipelines.work.datasets import add_rule_flag, dataset_of, rule_settings, rules_of
 from renderers.pdf import PdfSettings
 from renderers.pdf_process import Failed, Limits, PdfProcess
 
@@ -33,19 +31,20 @@ _FUSE = Fuse(in_a_row=2000, share=0.95)
 
 def main() -> None:
     args = _parser().parse_args()
-    dataset = find(whole_catalog(args.catalog), args.dataset, job="render_pdf")
-    thresholds = pages.thresholds(args.rule, dataset.rules, rules.PDF_RULES)
+    dataset = dataset_of(args, "render_pdf")
+    thresholds = pages.thresholds(rules_of(dataset), dataset.rules)
     drawing = PdfSettings(args.dpi, args.longest_side, args.file_order)
     output = pages.output_settings(args, thresholds)
     limits = Limits(args.page_seconds, args.document_seconds, memory=args.memory << 20, max_pages=args.max_pages)
     settings = {
         "drawing": asdict(drawing), "output": asdict(output), "limits": asdict(limits),
-        **pages.rule_settings(thresholds),
+        **rule_settings(rules_of(dataset), dataset.rules),
     }  # fmt: skip
     work = partial(render_split, dataset=args.dataset, thresholds=thresholds, limit=args.limit)
     splits = list(documents.plan(job.find_inputs(args.input), args.by_content))
     start = partial(PdfProcess, drawing, output, limits, sandbox=not args.unsandboxed)
-    job.run("render_pdf", args, splits, settings, work, scores=pages.SCORES, setup=start, fuse=_FUSE)
+    judged_by = {"scores": pages.SCORES, "rules": rules_of(dataset)}
+    job.run("render_pdf", args, splits, settings, work, setup=start, fuse=_FUSE, **judged_by)
 
 
 def _parser():
@@ -72,6 +71,7 @@ def _parser():
     )
     parser.add_argument("--unsandboxed", action="store_true", help="parse without locks; for trusted files alone")
     pages.add_flags(parser)
+    add_rule_flag(parser)
     return parser
 
 

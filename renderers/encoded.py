@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from corpus.verdicts import Verdict
 from renderers import rules, windows
 from renderers.characters import guess_language
 from renderers.crops import window_pixels
@@ -74,7 +75,7 @@ def _encode_window(page: Page, cut: windows.Window, settings: OutputSettings, th
     return described, thumbnail(pixels) if verdict else jpeg(pixels, settings.quality)
 
 
-def _listed(verdict: rules.Verdict | None) -> list | None:
+def _listed(verdict: Verdict | None) -> list | None:
     return verdict and [verdict.rule, verdict.value, verdict.threshold]
 
 

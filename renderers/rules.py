@@ -5,9 +5,9 @@ wrong costs its window, unless whole pages are asked for, the letter of the pape
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from corpus.legibility import Legibility
+from corpus.verdicts import Verdict, dropped
 from renderers.characters import LATIN_EXTENDED, PRIVATE_USE, UNDECODABLE
 from renderers.page import Line, Page
 from renderers.plausible import letter_surprise, mojibake, rare_han_share
@@ -40,23 +40,28 @@ GLYPH_RULES = ("latin_extended", "private_use", "undecodable", "missing_font")  
 PDF_RULES = PAGE_RULES | {"duplicate": 1} | WINDOW_RULES  # duplicate: seen this often in the split already
 HTML_RULES = {name: value for name, value in PDF_RULES.items() if name not in ("latin_extended", "missing_font")}
 HTML_RULES["too_many_characters"] = 60_000  # a web page is a scroll of several sheets
-_AT_LEAST = (
-    "too_small",
-    "too_few_characters",
-    "window_too_short",
-    "narrow_text",
-    "low_text",
-)  # the rules that drop below their threshold
-_AT_MOST = ("blank",)  # drops at its threshold and below
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The rule that dropped a page or window, what it measured, and its threshold."""
-
-    rule: str
-    value: float
-    threshold: float
+AT_LEAST = ("too_small", "too_few_characters", "window_too_short", "narrow_text", "low_text")  # drop below
+AT_MOST = ("blank",)  # drops at its threshold and below
+SAYS = {
+    "too_small": "pages whose shorter side has too few pixels",
+    "blank": "pages without a line that shows",
+    "too_few_characters": "pages of too few characters",
+    "too_many_characters": "pages of too many characters",
+    "scrambled_letters": "letters in an order that no language has",
+    "rare_han": "too large a share of rare Han characters",
+    "mojibake": "signs of a wrong encoding",
+    "duplicate": "pages that were there already",
+    "latin_extended": "characters of Latin Extended-A and -B",
+    "private_use": "private-use characters",
+    "undecodable": "characters that could not be decoded",
+    "missing_font": "characters drawn with a wrong glyph",
+    "half_seen": "lines of which a part shows no ink",
+    "window_too_short": "windows of too few characters",
+    "elongated": "windows too long for their width",
+    "crowded": "windows into which lines of others reach",
+    "narrow_text": "text too narrow to read at the training size",
+    "low_text": "text too low to read at the training size",
+}
 
 
 def measure_page(page: Page, characters: str) -> dict[str, float]:
@@ -119,11 +124,11 @@ def judge(values: dict[str, float], thresholds: dict[str, float | None]) -> Verd
     """Return the first rule, in the order of `thresholds`, that drops a page or window with these values."""
     for rule, threshold in thresholds.items():
         if rule in values and threshold is not None and _drops(rule, values[rule], threshold):
-            return Verdict(rule, values[rule], threshold)
+            return dropped(rule, values[rule], threshold)
     return None
 
 
 def _drops(rule: str, value: float, threshold: float) -> bool:
-    if rule in _AT_LEAST:
+    if rule in AT_LEAST:
         return value < threshold
-    return value <= threshold if rule in _AT_MOST else value > threshold
+    return value <= threshold if rule in AT_MOST else value > threshold

@@ -18,10 +18,12 @@ from PIL import Image
 from corpus.formats import ocr
 from corpus.pieces import IMAGE, TEXT
 from corpus.records import from_members
+from corpus.rules import WrongRule
 from corpus.shards import IndexedShard
-from pipelines import render_html, render_pdf
+from pipelines import render_pdf
 from pipelines.engine import job
 from pipelines.work import documents, pages
+from pipelines.work.datasets import JOBS, changed_rules
 from renderers import rules
 from renderers.encoded import OutputSettings
 from renderers.ink import ink_report, luminance
@@ -125,10 +127,11 @@ def test_rules_are_switchable_and_unknown_ones_are_refused(tmp_path):
     path = archive(tmp_path, {"short.pdf": pdf_document("short"), "again.pdf": pdf_document("short")})
     rows, _ = run_pdf(tmp_path, path, too_few_characters=None, duplicate=None)
     assert [row["outcome"] for row in rows] == ["kept", "kept"]
-    found = pages.thresholds(["too_small=300", "duplicate=off"], {}, rules.PDF_RULES)
-    assert found["too_small"] == 300 and found["duplicate"] is None
-    with pytest.raises(job.UserError, match="rules are too_small"):
-        pages.thresholds(["to_small=300"], {}, rules.PDF_RULES)
+    known = JOBS["render_pdf"].rules
+    found = pages.thresholds(known, changed_rules(known, {}, ["too_small=300", "duplicate=off"]))
+    assert found["too_small"] == 300 and found["duplicate"] is None and found["blank"] == 0
+    with pytest.raises(WrongRule, match=r"no rule 'to_small' \(did you mean 'too_small'\?\)"):
+        known.check(changed_rules(known, {}, ["to_small=300"]))
 
 
 def run_script(script: str, *flags: str) -> subprocess.CompletedProcess:
@@ -175,6 +178,7 @@ def test_the_html_job_renders_a_tar(tmp_path, browser):
     assert next(sample.language for sample in samples if sample.source["document"] == "chinese.html") == "zh"
 
 
-def test_rules_of_the_catalog_are_known():
-    assert pages.KNOWN_RULES["render_pdf"].keys() == rules.PDF_RULES.keys()
-    assert "latin_extended" not in pages.KNOWN_RULES[render_html.__name__.rpartition(".")[2]]
+def test_every_page_rule_is_declared():
+    for name, defaults in (("render_pdf", rules.PDF_RULES), ("render_html", rules.HTML_RULES)):
+        assert pages.thresholds(JOBS[name].rules, {}) == defaults
+    assert "latin_extended" not in JOBS["render_html"].rules

@@ -8,11 +8,20 @@ from unittest.mock import patch
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import clean_captions, clean_chat, clean_grounding, clean_laion, clean_text, clean_vqa, retune
+from pipelines import (
+    clean_captions,
+    clean_chat,
+    clean_grounding,
+    clean_laion,
+    clean_text,
+    clean_vqa,
+    render_pdf,
+    retune,
+)
 from pipelines.engine import job
 from tests.folders import of_split, split_ids
 from tests.published import grit, put_images, run_job
-from tests.test_accounted import captions, dialogues, image_pairs, questions, texts, words
+from tests.test_accounted import captions, dialogues, image_pairs, pdfs, questions, texts, words
 from tests.test_clean_laion import CAPTION, clean, jpeg, outcomes, read_folder, shard
 
 
@@ -137,3 +146,12 @@ def test_what_no_ledger_can_say_is_refused_with_the_command_that_can(tmp_path):
     (tmp_path / "copies").rename(tmp_path / "out")
     with pytest.raises(job.UserError, match=r"2 rows were dropped in favour of others .*, and 1 fall now"):
         run(tmp_path, "too_short.min_characters=6000")
+
+
+def test_rendered_pages_can_be_retuned_by_what_their_ledger_holds(tmp_path):
+    run_job(render_pdf, *pdfs(tmp_path), "--output", tmp_path / "out")
+    _, samples = read_folder(tmp_path / "out")
+    run(tmp_path, "too_few_characters.threshold=400")
+    rows, fewer = read_folder(tmp_path / "retuned")
+    assert 0 < len(fewer) < len(samples)
+    assert {row["rule"] for row in rows if row["value"] and row["value"] < 400} == {"too_few_characters"}

@@ -13,6 +13,7 @@ from corpus.plugins import plugin_digests
 from corpus.readers import captions, grounding, pairs, vqa
 from corpus.rules import Parameter, Rule, RuleTable, WrongRule
 from pipelines.engine import job
+from pipelines.work import pages
 from renderers.rules import HTML_RULES, PDF_RULES
 
 
@@ -62,21 +63,6 @@ _TABLES = {
     "clean_chat": [*_GUARDS, _TOO_MANY_IMAGES],
     "clean_text": [_NO_TEXT, *documents.RULES],
 }  # fmt: skip
-
-
-def _page_rules(defaults: Mapping[str, float]) -> RuleTable:
-    """The rules of renderers/rules.py, each with one threshold."""
-    rules = [
-        Rule(name=name, on=True, parameters={"threshold": Parameter(default=value, wrong=_no_number)})
-        for name, value in defaults.items()
-    ]
-    return RuleTable("page", rules)
-
-
-def _no_number(value) -> str | None:
-    return None if isinstance(value, int | float) and not isinstance(value, bool) else "a number"
-
-
 JOBS: Mapping[str, JobKind] = {
     "clean_laion": JobKind(RuleTable("pair", _TABLES["clean_laion"]), pairs.READERS),
     "clean_captions": JobKind(RuleTable("pair", _TABLES["clean_captions"]), captions.READERS),
@@ -84,8 +70,8 @@ JOBS: Mapping[str, JobKind] = {
     "clean_grounding": JobKind(RuleTable("pair", _TABLES["clean_grounding"]), grounding.READERS),
     "clean_chat": JobKind(RuleTable("dialogue", _TABLES["clean_chat"]), {"chat": None}),
     "clean_text": JobKind(RuleTable("document", _TABLES["clean_text"]), {"text": None}),
-    "render_pdf": JobKind(_page_rules(PDF_RULES), {"pdf": None}),
-    "render_html": JobKind(_page_rules(HTML_RULES), {"html": None}),
+    "render_pdf": JobKind(pages.table(PDF_RULES), {"pdf": None}),
+    "render_html": JobKind(pages.table(HTML_RULES), {"html": None}),
     "make_ocr": JobKind(RuleTable("drawing", []), {"generated": None}),
     "make_scenes": JobKind(RuleTable("drawing", []), {"generated": None}),
 }

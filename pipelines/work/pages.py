@@ -6,8 +6,8 @@ from collections.abc import Mapping
 import pyarrow as pa
 
 from corpus.records import EncodedImage, Sample
+from corpus.rules import Parameter, Rule, RuleTable, no_number
 from corpus.splits import Sink, Split
-from pipelines.engine import job
 from pipelines.work.documents import Document
 from renderers import rules
 from renderers.encoded import OutputSettings
@@ -22,6 +22,7 @@ SCORES = {
     "window": pa.int32(),
     "width": pa.int32(),  # of the page's image, in pixels
     "height": pa.int32(),
+    "short_side": pa.int32(),
     "lines": pa.int32(),
     "characters": pa.int32(),
     "latin_extended": pa.int32(),
@@ -42,10 +43,11 @@ SCORES = {
 }
 # The ledger column that holds what a rule measured.
 _COLUMN_OF_RULE = {
-    "too_small": "height", "blank": "lines", "too_few_characters": "characters", "too_many_characters": "characters",
-    "latin_extended": "latin_extended", "private_use": "private_use", "undecodable": "undecodable",
-    "missing_font": "missing_font", "elongated": "aspect", "narrow_text": "advance", "low_text": "ink_height",
-    "scrambled_letters": "letter_surprise", "rare_han": "rare_han_share", "mojibake": "mojibake",
+    "too_small": "short_side", "blank": "lines", "too_few_characters": "characters",
+    "too_many_characters": "characters", "latin_extended": "latin_extended", "private_use": "private_use",
+    "undecodable": "undecodable", "missing_font": "missing_font", "elongated": "aspect", "narrow_text": "advance",
+    "low_text": "ink_height", "scrambled_letters": "letter_surprise", "rare_han": "rare_han_share",
+    "mojibake": "mojibake",
 }  # fmt: skip
 
 
@@ -66,9 +68,6 @@ def add_flags(parser) -> None:
         "--per-page", action="store_true",
         help="an undecodable, private-use or Latin Extended character drops its page, as in the paper, not its window",
     )  # fmt: skip
-    parser.add_argument(
-        "--rule", action="append", default=[], metavar="NAME=NUMBER", help="set a rule's threshold; NAME=off: no rule"
-    )
 
 
 def output_settings(args, found: Mapping[str, float | None], height: int | None = None) -> OutputSettings:
@@ -80,33 +79,26 @@ def output_settings(args, found: Mapping[str, float | None], height: int | None 
     return OutputSettings(args.quality, budget, dict(found), args.per_page)
 
 
-def thresholds(flags: list[str], catalog_rules: Mapping[str, Mapping], defaults: Mapping) -> dict[str, float | None]:
-    """Return rule -> threshold: the defaults, the catalog's entries over them, the flags over those."""
-    found = dict(defaults)
-    found.update({name: block.get("threshold", defaults[name]) for name, block in catalog_rules.items()})
-    for flag in flags:
-        name, _, value = flag.partition("=")
-        if name not in defaults:
-            raise job.UserError(f"--rule {flag!r}: no rule {name!r}; rules are {', '.join(defaults)}")
-        try:
-            found[name] = None if value == "off" else float(value)
-        except ValueError:
-            raise job.UserError(f"--rule {flag!r}: expected {name}=NUMBER or {name}=off") from None
-    return found
+def table(defaults: Mapping[str, float]) -> RuleTable:
+    """Return the rules of renderers/rules.py as a table: each has one threshold, and the column it is compared with."""
+    own = [
+        Rule(name=name, says=rules.SAYS[name], on=True, parameters={"threshold": _threshold(name, value)})
+        for name, value in defaults.items()
+    ]
+    before = [Rule(name=name, fixed=True) for name in ("http_status", "not_pdf", "not_html")]
+    return RuleTable("page", [*before, *own, Rule(name="window_too_long", fixed=True)])
 
 
-def rule_settings(found: Mapping[str, float | None]) -> dict:
-    """Return the part of a job's settings that names rules, for the folder's guard and the report."""
-    active = {name: value for name, value in found.items() if value is not None}
-    lines: dict[str, list[float]] = {}
-    for name, value in active.items():
-        if name in _COLUMN_OF_RULE:
-            lines.setdefault(_COLUMN_OF_RULE[name], []).append(value)
-    return {
-        "rules": {name: {"threshold": value} for name, value in active.items()},
-        "order": ["http_status", "not_pdf", "not_html", *found, "window_too_long"],
-        "thresholds": lines,
-    }
+def _threshold(name: str, value: float) -> Parameter:
+    bound = "min" if name in rules.AT_LEAST else "above" if name in rules.AT_MOST else "max"
+    return Parameter(default=value, score=_COLUMN_OF_RULE.get(name), bound=bound, wrong=no_number)
+
+
+def thresholds(known: RuleTable, given: Mapping[str, Mapping]) -> dict[str, float | None]:
+    """Return rule -> threshold, None where a rule is off."""
+    active = known.active(given)
+    names = [name for name, rule in known.items() if not rule.fixed]
+    return {name: active[name]["threshold"] if name in active else None for name in names}
 
 
 class PageWriter:
@@ -178,8 +170,9 @@ def _columns(described: dict) -> dict:
     values = described["values"]
     width, height = described["size"]
     return {
-        "width": width, "height": height, "lines": values["blank"], "characters": values["too_few_characters"],
-        "hidden_lines": described["hidden"], "windows": len(described["windows"]), "language": described["language"],
+        "width": width, "height": height, "short_side": values["too_small"], "lines": values["blank"],
+        "characters": values["too_few_characters"], "hidden_lines": described["hidden"],
+        "windows": len(described["windows"]), "language": described["language"],
     } | _text_columns(values)  # fmt: skip
 
 
@@ -198,9 +191,3 @@ def _window_columns(window: dict) -> dict:
 
 def _quad(flat: list[float]) -> list[list[float]]:
     return [flat[i : i + 2] for i in range(0, 8, 2)]
-
-
-KNOWN_RULES = {
-    "render_pdf": {name: {"threshold": value} for name, value in rules.PDF_RULES.items()},
-    "render_html": {name: {"threshold": value} for name, value in rules.HTML_RULES.items()},
-}

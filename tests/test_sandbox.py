@@ -17,7 +17,7 @@ import pytest
 from corpus.bugs import Bug
 from pipelines import render_pdf
 from pipelines.engine import job
-from renderers import answers, confine, landlock, pdf_process, rules, seccomp, sentry
+from renderers import answers, confine, landlock, pdf_process, seccomp, sentry
 from renderers.pdf_process import Limits, PdfProcess
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -1,6 +1,7 @@
 # make demo   a raw crawl is made, cleaned, packed and trained on; a few minutes on a fresh machine
 # make test   the tests, about five minutes; `make test-slow` runs the long ones: crashes, clusters, learning by heart
 # make learn  a small model learns to read and to point from generated scenes; a quarter of an hour on two cores
+# make campaign  kills, freezes and starves every job for an hour (MINUTES=5: less); run again, it goes on
 # make fresh  both on a bare Debian (SUITE=trixie), as a user without root and as root; needs root and debootstrap
 # Python packages go into .venv. Fonts and a browser come from the system: apt-get is asked where it may be; where not,
 # what is missing is said, with what it is for, and all else works.
@@ -8,10 +9,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO ?= demo
+MINUTES ?= 60
 SUITE ?= stable
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: demo test test-slow learn fresh install clean
+.PHONY: demo test test-slow learn campaign fresh install clean
 
 demo: install
 	@$(BIN)/python pipelines/demo.py --output $(DEMO)
@@ -24,6 +26,9 @@ test-slow: install
 
 learn: install
 	@$(BIN)/python pipelines/learn.py $(ARGS)
+
+campaign: install
+	@$(BIN)/python pipelines/campaign.py --minutes $(MINUTES) $(ARGS)
 
 fresh:
 	@$(PYTHON) .ci/fresh.py $(SUITE) $(ARGS)

@@ -6,6 +6,7 @@
 
 import ctypes
 import errno
+import importlib
 import json
 import mmap
 import os
@@ -235,6 +236,8 @@ def open_pdf(data: bytes):
     play = json.loads(data)
     if "abort" in play:
         os.abort()
+    if "import" in play:
+        importlib.import_module(play["import"])
     if "say" in play:
         raw = bytes.fromhex(play["say"])
         _checked(_libc.send(ANSWERS, raw, ctypes.c_size_t(len(raw)), 0))

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from pipelines.make_demo_crawl import make_pair, write_shard
-from tests.test_job import contents
+from pipelines.proof.crashes import children, contents, wait_until_gone
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARDS, PAIRS = 10, 40
@@ -32,15 +32,6 @@ def start(folder, output, workers) -> subprocess.Popen:
 def finish(folder, output, workers) -> None:
     done = subprocess.run(command(folder, output, workers), cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
-
-
-def wait_until_gone(processes) -> list[str]:
-    """The children of a killed driver end by themselves; return the names of those that do not."""
-    _, alive = psutil.wait_procs(processes, timeout=90)  # Ray's agents look after their raylet now and then
-    names = [process.name() for process in alive]
-    for process in alive:
-        process.kill()
-    return names
 
 
 @pytest.fixture(scope="module")
@@ -83,10 +74,10 @@ def test_ray_drivers_and_workers_are_killed_at_random_moments(crawl, tmp_path):
     for _ in range(2):  # the driver, with the whole local Ray behind it
         driver = start(folder, output, 2)
         time.sleep(rng.uniform(2, 8))
-        children = psutil.Process(driver.pid).children(recursive=True) if driver.poll() is None else []
+        left = children(driver.pid)
         os.kill(driver.pid, signal.SIGKILL)
         driver.wait()
-        assert wait_until_gone(children) == []
+        assert wait_until_gone(left) == []
     for manifest in output.glob("*-*.json"):
         manifest.unlink()
     driver = start(folder, output, 2)
@@ -103,17 +94,10 @@ def kill_workers(driver: subprocess.Popen, rng: random.Random, number: int) -> i
     killed = 0
     while driver.poll() is None and killed < number:
         time.sleep(rng.uniform(0.05, 0.3))
-        if workers := [child for child in _children(driver.pid) if _name(child).startswith("ray::split")]:
+        if workers := [child for child in children(driver.pid) if _name(child).startswith("ray::split")]:
             rng.choice(workers).kill()
             killed += 1
     return killed
-
-
-def _children(pid):
-    try:
-        return psutil.Process(pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
 
 
 def _name(process):

@@ -14,9 +14,10 @@ import psutil
 import pymupdf
 import pytest
 
+from corpus.bugs import Bug
 from pipelines import render_pdf
 from pipelines.engine import job
-from renderers import answers, confine, landlock, pdf_process, rules, seccomp, sentry
+from renderers import answers, confine, landlock, pdf_process, seccomp, sentry
 from renderers.pdf_process import Limits, PdfProcess
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -152,6 +153,12 @@ def test_an_aborting_parser_is_reported_by_its_signal(monkeypatch):
     assert answer.kind == "crash" and "SIGABRT" in answer.detail
 
 
+def test_an_import_behind_the_locks_is_our_mistake_and_stops_the_job(monkeypatch):
+    monkeypatch.setattr(pdf_process, "WORKER", "tests.hostile_parser")
+    with PdfProcess() as process, pytest.raises(Bug, match="No module named 'wave'"):
+        list(process.render(json.dumps({"import": "wave"}).encode()))
+
+
 def test_cpu_time_ends_a_parser_that_computes_for_ever(monkeypatch):
     monkeypatch.setattr(pdf_process, "WORKER", "tests.hostile_parser")
     with PdfProcess(limits=Limits(page_seconds=0.5)) as process:
@@ -175,10 +182,13 @@ def test_a_parser_that_computes_for_ever_dies_with_a_job_that_is_killed():
     worker.wait(timeout=10)
 
 
-VALUES = dict.fromkeys(rules.PDF_RULES.keys() - {"duplicate"}, 1)
+VALUES = dict.fromkeys(answers._OF_PAGES, 1)
 PAGE = {
     "size": [30, 20], "values": VALUES, "verdict": None, "language": "en", "digest": "0" * 32, "hidden": 0,
-    "windows": [{"box": [0, 0, 30, 20], "tokens": 9, "lines": [["text", [0.5] * 8]]}],
+    "windows": [{
+        "box": [0, 0, 30, 20], "tokens": 9, "covered": 0, "values": dict.fromkeys(answers._OF_WINDOWS, 1),
+        "verdict": None, "lines": [["text", [0.5] * 8]],
+    }],
 }  # fmt: skip
 LINE = PAGE["windows"][0]
 NONSENSE = [
@@ -188,7 +198,8 @@ NONSENSE = [
     PAGE | {"verdict": ["blank", 1, None]}, PAGE | {"language": "\ud800"}, PAGE | {"language": "e" * 41},
     PAGE | {"digest": ["0"]}, PAGE | {"hidden": True}, PAGE | {"hidden": 1 << 40}, PAGE | {"windows": []},
     *(PAGE | {"windows": [LINE | change]} for change in (
-        {"box": [0, 0, 31, 20]}, {"box": [5, 0, 5, 20]}, {"tokens": 1.5}, {"lines": [["text", [0.5] * 7]]},
+        {"box": [0, 0, 31, 20]}, {"box": [5, 0, 5, 20]}, {"tokens": 1.5}, {"covered": -1}, {"values": {}},
+        {"verdict": ["forged", 1, 1]}, {"lines": [["text", [0.5] * 7]]},
         {"lines": [["text", [float("inf")] * 8]]}, {"lines": [["text", [float("nan")] * 8]]},
         {"lines": [["text", ["0"] * 8]]}, {"lines": [[7, [0.5] * 8]]}, {"lines": [["\udfff", [0.5] * 8]]},
     )),

@@ -17,14 +17,14 @@ from pathlib import Path
 if __name__ == "__main__":  # run as a script: the checkout's root, not pipelines/, holds the packages
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from pipelines.doctor import Lack, lacks, sentence
+from pipelines.doctor import BROWSER, FRIBIDI, Lack, lacks, sentence
 
 ROOT = Path(__file__).resolve().parent.parent
 # What is made from what this machine has is not made again when it has more: script -> the file that it ends with.
 ONCE = {"make_demo_crawl.py": "raw/documents/0009.pdf", "make_ocr.py": "cleaned/synthdog-en/report.json"}
 
 
-def steps(out: str, *, web_pages: bool) -> Iterator[tuple[str, str]]:
+def steps(out: str, *, drawn_text: bool, web_pages: bool) -> Iterator[tuple[str, str]]:
     """Yield (title, command) of the demo."""
     jobs = "python pipelines"
     yield "A raw crawl: photos, drawings, captions, pages, and dirt", f"{jobs}/make_demo_crawl.py --output {out}/raw"
@@ -34,11 +34,12 @@ def steps(out: str, *, web_pages: bool) -> Iterator[tuple[str, str]]:
             f"{jobs}/clean_laion.py --dataset laion-{language} --input '{out}/raw/{language}/*' "
             f"--output {out}/cleaned/laion-{language} --decode{' --clip tiny' if language == 'en' else ''}",
         )
-    yield (
-        "Draw synthetic text to read (A.4)",
-        f"{jobs}/make_ocr.py --language en --count 48 --images-per-shard 24 --available-faces "
-        f"--output {out}/cleaned/synthdog-en",
-    )
+    if drawn_text:
+        yield (
+            "Draw synthetic text to read (A.4)",
+            f"{jobs}/make_ocr.py --language en --count 48 --images-per-shard 24 --available-faces "
+            f"--output {out}/cleaned/synthdog-en",
+        )
     for kind in ("pdf", "html") if web_pages else ("pdf",):
         yield (
             f"Render pages of {kind.upper()} with every line's place (A.4)",
@@ -68,7 +69,9 @@ def main() -> None:
     parser.add_argument("--output", default="demo", metavar="DIR", help="default: demo")
     out, began = parser.parse_args().output, time.monotonic()
     left_out = list(lacks())
-    for title, command in steps(out, web_pages=_with_web_pages(ROOT / out, left_out)):
+    drawn_text = _makes("synthdog-en", ROOT / out, FRIBIDI, left_out)
+    web_pages = _makes("common-crawl-html", ROOT / out, BROWSER, left_out)
+    for title, command in steps(out, drawn_text=drawn_text, web_pages=web_pages):
         print(f"\n\033[1m{title}\033[0m\n$ {command}", flush=True)
         if any((ROOT / out / done).exists() for script, done in ONCE.items() if f"/{script} " in command):
             print("there already")
@@ -79,11 +82,11 @@ def main() -> None:
         print(sentence(lack))
 
 
-def _with_web_pages(out: Path, left_out: list[Lack]) -> bool:
-    """Whether to render HTML: what an earlier run packed stays what it was, so that this one goes on from there."""
+def _makes(dataset: str, out: Path, need: str, left_out: list[Lack]) -> bool:
+    """Whether to make a dataset: what an earlier run packed stays what it was, so that this one goes on from there."""
     if (out / "stage1").exists():
-        return (out / "cleaned" / "common-crawl-html").exists()
-    return not any(lack.what == "a browser" for lack in left_out)
+        return (out / "cleaned" / dataset).exists()
+    return need not in {lack.what for lack in left_out}
 
 
 def run(command: str) -> None:

@@ -17,8 +17,12 @@ from pathlib import Path
 if __name__ == "__main__":  # run as a script: the checkout's root, not pipelines/, holds the packages
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from PIL import features
+
 from renderers import browsers
 from synth_ocr import fonts
+
+BROWSER, FRIBIDI = "a browser", "the library FriBiDi, which Pillow loads"
 
 
 @dataclass(frozen=True)
@@ -45,13 +49,17 @@ def lacks() -> Iterator[Lack]:
                 "copy the fonts to ~/.local/share/fonts",
                 sorted({face.package for face in missing}),
             )
+    if not features.check("raqm"):
+        yield Lack(
+            FRIBIDI, "setting text in synthetic OCR (make_ocr.py)", "or the library of your system", ["libfribidi0"]
+        )
     try:
         browsers.find_browser()
     except FileNotFoundError:
         packages = [browsers.package()] if browsers.package() else []
         otherwise = "or set $CHROMIUM to a browser's path"
         hint = otherwise if packages else f"{browsers.how_to_get()}, {otherwise}"
-        yield Lack("a browser", "pages of HTML (render_html.py)", hint, packages)
+        yield Lack(BROWSER, "pages of HTML (render_html.py)", hint, packages)
 
 
 def sentence(lack: Lack) -> str:

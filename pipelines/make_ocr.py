@@ -163,7 +163,9 @@ def _photos(patterns: list[str]) -> list[str]:
 def open_sources(faces, corpus: list[str], backgrounds: list[str], papers: list[str]) -> Sources:
     """Open all that images are made from. Raises FontError, BadCorpus or BadImage."""
     if not features.check("raqm"):
-        raise fonts.FontError("this Pillow was built without Raqm, which sets text; install Pillow's own wheel")
+        raise fonts.FontError(
+            "Pillow cannot set text: it was built without Raqm, or finds no FriBiDi (python pipelines/doctor.py)"
+        )
     cv2.setNumThreads(1)  # one worker, one core
     language = faces[0][0].language
     typefaces = [load_face(face, companion) for face, companion in faces]

@@ -44,6 +44,7 @@ from pipelines.fetch import run as fetch_run
 from pipelines.work import annotated, stage
 from renderers.browsers import find_browser
 from tests.cleaned import sample, write_cleaned
+from tests.every_face import has_raqm
 from tests.published import jpeg, put_images, put_json, refcoco, run_job
 from tests.test_clean_laion import CAPTION, shard, url_table
 from tests.test_render_jobs import archive, pdf_document, words
@@ -129,6 +130,7 @@ def pages(tmp_path):
 
 
 def ocr(tmp_path):
+    has_raqm()
     shutil.copy(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), tmp_path)
     rows = "face,language,package,licence,file,companion", "DejaVu Sans Book,en,,,DejaVuSans.ttf,"
     (tmp_path / "faces.csv").write_text("\n".join(rows) + "\n")

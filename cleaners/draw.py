@@ -16,7 +16,8 @@ def draw_labels(image: Image.Image, labels: Iterable[tuple[str, Sequence[float]]
     canvas = image.convert("RGB")
     draw = ImageDraw.Draw(canvas)
     for text, (x0, y0, x1, y1) in labels:
-        left, right, top, bottom = min(x0, x1), max(x0, x1), min(y0, y1), max(y0, y1)
+        left, right = sorted(min(max(x, 0), canvas.width) for x in (x0, x1))
+        top, bottom = sorted(min(max(y, 0), canvas.height) for y in (y0, y1))
         draw.rectangle([left - _PADDING, top - _PADDING, right + _PADDING, bottom + _PADDING], fill="white")
         font = _fitting_font(text, right - left, bottom - top)
         draw.text(((left + right) / 2, (top + bottom) / 2), text, fill="black", font=font, anchor="mm")

@@ -21,6 +21,7 @@ class Census:
         self._told: list[np.ndarray] = []
         self._parts: list[pa.Table] = []
         self.records = 0
+        self.unread = 0  # records that the ledger row of another speaks for
 
     def expects(self, ordinals: np.ndarray, key_of: Callable[[int], str] | None, limit: int | None) -> None:
         """Take the ordinals of the records, ascending, of which the job reads the first `limit`; once for a split.
@@ -39,6 +40,12 @@ class Census:
             raise Unaccounted(f"{self._name(ordinal)} becomes {into} rows: it would vanish")
         if into > 1:
             self._more.append((ordinal, into - 1))
+
+    def strikes(self, ordinal: int, rows: int) -> None:
+        """Take it that nobody can read `rows` records from `ordinal` on: the ledger row of the first speaks for all."""
+        lost = (self._expected > ordinal) & (self._expected < ordinal + rows)
+        self._expected = self._expected[~lost]
+        self.unread += int(np.count_nonzero(lost))
 
     def hear(self, table: pa.Table) -> None:
         """Note which records a table of ledger rows speaks of."""

@@ -51,12 +51,13 @@ class Counts:
     dropped: dict[str, int] = field(default_factory=dict)
     errors: dict[str, int] = field(default_factory=dict)
     unjudged: dict[str, int] = field(default_factory=dict)  # by rule: rows that reached it without a score to judge
+    unread: int = 0  # records in damaged parts of files, beyond the error row that stands for each such part
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(
             self.rows + other.rows, self.kept + other.kept,
             _added(self.dropped, other.dropped), _added(self.errors, other.errors),
-            _added(self.unjudged, other.unjudged),
+            _added(self.unjudged, other.unjudged), self.unread + other.unread,
         )  # fmt: skip
 
     def check(self, where: str) -> None:

@@ -81,6 +81,10 @@ class Sink:
         with self._accusing():
             self._census.splits(ordinal, into)
 
+    def strikes(self, ordinal: int, rows: int) -> None:
+        """Say that nobody can read `rows` records from `ordinal` on, whose one ledger row, an error, says so."""
+        self._census.strikes(ordinal, rows)
+
     def keep(self, sample: Sample, row: int, **columns) -> None:
         """Write a sample to the shard and its ledger row; `columns` are scores, text_before, thumbnail and so on."""
         self.write(sample)
@@ -132,7 +136,7 @@ class Sink:
             self._table_writer.close()
         told = self._ledger.close()
         with self._accusing():
-            counts = replace(told, rows=self._census.check())
+            counts = replace(told, rows=self._census.check(), unread=self._census.unread)
             if self._shard is not None:
                 self._close_shard()
         if counts.kept != self._written:

@@ -9,6 +9,7 @@ the whole dataset.
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -24,8 +25,9 @@ from cleaners.captions import CANDIDATE, longest_per_image
 from corpus.catalog import Dataset
 from corpus.folder import OutputFolder
 from corpus.readers import captions
+from corpus.readers.boundary import looked_up, lost, made_of
 from corpus.readers.rows import BadRow, CaptionRow
-from corpus.readers.slices import Slice, detect, plan, plan_arrays, read
+from corpus.readers.slices import UNREADABLE, Slice, detect, plan, plan_all, plan_arrays, read
 from corpus.records import Sample
 from corpus.rules import RuleTable
 from corpus.splits import Sink, Split
@@ -60,7 +62,7 @@ def main() -> None:
     inputs = job.find_inputs(args.input)
     with annotated.user_errors():
         annotated.check_images(args, needed=not (layout.own_images or all(detect(path) == "tar" for path in inputs)))
-        splits = annotated.as_splits(args, (piece for path in inputs for piece in _slices(path, layout)))
+        splits = annotated.as_splits(args, plan_all(inputs, lambda path: _slices(path, layout)))
     longest = args.texts_per_image == "longest" or (args.texts_per_image is None and layout.several_texts)
     options = {"dataset": dataset, "limit": args.limit, "pictures": annotated.image_options(args)}
     settings = annotated.common_settings(dataset) | annotated.image_settings(args)
@@ -120,7 +122,7 @@ def _candidates(table: pa.Table, image: str, among: np.ndarray | None = None) ->
 def measure_split(split: Split, sink: Sink, **options) -> None:
     """First pass: judge every row, and of those that would be kept note the image and the length of the text."""
     waiting = []
-    for judged in judge(split, **options):
+    for judged in judge(split, sink, **options):
         if judged.verdict is not None:
             judged.record(sink)
             continue
@@ -137,7 +139,7 @@ def clean_split(split: Split, sink: Sink, *, dataset: Dataset, decisions: str | 
     """Second pass, or the only one: write the samples of a split and a ledger row for every row of it."""
     chosen = set(two_pass.decision_of(split, decisions).tolist()) if decisions else None
     thumbnails = Thumbnails()
-    for judged in judge(split, dataset=dataset, **options):
+    for judged in judge(split, sink, dataset=dataset, **options):
         if judged.verdict is None and chosen is not None and judged.row not in chosen:
             judged.verdict = dropped("longer_text_exists", len(judged.text))
         if judged.verdict is not None:
@@ -174,26 +176,25 @@ class _Judged:
 
 
 def judge(
-    split: Split, *, dataset: Dataset, pictures: Mapping, limit: int | None = None,
+    split: Split, sink: Sink, *, dataset: Dataset, pictures: Mapping, limit: int | None = None,
 ) -> Iterator[_Judged]:  # fmt: skip
     """Yield every row of a split, judged by every rule that needs no other row, in order."""
     finder, known = annotated.Pictures(**pictures), rules_of(dataset)
-    rows = annotated.limited(_rows(split, dataset), limit)
+    rows = _rows(split, sink, dataset, limit)
     while batch := list(islice(rows, ROWS_AT_ONCE)):
         judged = [_read(annotated.key_of(dataset, split, row), row, caption, finder) for row, caption in batch]
         _run_rules([each for each in judged if each.verdict is None], dataset, known)
         yield from judged
 
 
-def _rows(split: Split, dataset: Dataset) -> Iterator[tuple[int, CaptionRow | BadRow]]:
+def _rows(split: Split, sink: Sink, dataset: Dataset, limit: int | None) -> Iterator[tuple[int, CaptionRow | BadRow]]:
     piece, url = annotated.slice_of(split), split.source["url"]
     layout, columns = captions.layout_of(dataset.reader, piece.format)
-    tables = layout.tables(url) if layout.tables else {}
-    for row, record in read(piece):
-        if isinstance(record, BadRow):
-            yield row, record
-        else:
-            yield from ((row, caption) for caption in layout.parse(record, columns | dataset.columns, tables))
+    tables, why = looked_up(lambda: layout.tables(url) if layout.tables and piece.format != UNREADABLE else {})
+    columns |= dataset.columns
+    for row, record in annotated.records(split, sink, limit, read if why is None else partial(lost, why=why)):
+        (caption,) = made_of(record, lambda record: layout.parse(record, columns, tables), layout.shape)
+        yield row, caption
 
 
 def _read(key: str, row: int, caption: CaptionRow | BadRow, pictures: annotated.Pictures) -> _Judged:

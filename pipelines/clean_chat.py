@@ -15,9 +15,10 @@ if __name__ == "__main__":  # run as a script: the checkout's root, not pipeline
 import pyarrow as pa
 
 from corpus.catalog import Dataset
-from corpus.readers.chat import dialogue
+from corpus.readers.boundary import made_of
+from corpus.readers.chat import Dialogue, dialogue
 from corpus.readers.rows import BadRow, ChatRow
-from corpus.readers.slices import plan, read
+from corpus.readers.slices import plan, plan_all
 from corpus.records import Sample
 from corpus.splits import Sink, Split
 from corpus.verdicts import Lost
@@ -39,7 +40,7 @@ def main() -> None:
     dataset = dataset_of(args, "clean_chat")
     with annotated.user_errors():
         annotated.check_images(args, needed=False)
-        slices = [piece for path in job.find_inputs(args.input) for piece in plan(path, ROWS_PER_SPLIT)]
+        slices = plan_all(job.find_inputs(args.input), lambda path: plan(path, ROWS_PER_SPLIT))
         splits = annotated.as_splits(args, slices)
     pictures = annotated.image_options(args)
     work = annotated.as_work(clean_split, dataset=dataset, limit=args.limit, pictures=pictures)
@@ -63,8 +64,8 @@ def clean_split(
 ) -> None:  # fmt: skip
     """Clean one slice of dialogues: every row goes to the sink once, in input order."""
     cleaner = _Cleaner(sink, dataset, annotated.Pictures(**pictures))
-    for row, record in annotated.limited(read(annotated.slice_of(split)), limit):
-        result = record if isinstance(record, BadRow) else dialogue(record)
+    for row, record in annotated.records(split, sink, limit):
+        (result,) = made_of(record, lambda record: [dialogue(record)], Dialogue)
         key = annotated.key_of(dataset, split, row)
         if isinstance(result, BadRow):
             sink.error(key, row, result.kind, result.detail)

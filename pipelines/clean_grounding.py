@@ -8,6 +8,7 @@ A row becomes one sample with its phrases and their boxes; build_stage.py makes 
 import functools
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 if __name__ == "__main__":  # run as a script: the checkout's root, not pipelines/, holds the packages
@@ -21,8 +22,10 @@ from cleaners.grounded_text import Grounded, clean_grounded, join_by_text
 from cleaners.grounding import METHODS, boxes_in, exact, group
 from corpus.catalog import Dataset
 from corpus.folder import OutputFolder
-from corpus.readers import grounding
+from corpus.readers import grounding, slices
+from corpus.readers.boundary import looked_up, lost
 from corpus.readers.rows import BadFile, BadRow, GroundingRow
+from corpus.readers.slices import UNREADABLE
 from corpus.records import Sample
 from corpus.splits import Sink, Split
 from corpus.verdicts import DROPPED, Lost, Verdict, dropped, failed
@@ -112,10 +115,16 @@ def clean_split(
     """Clean one slice of annotations: every row goes to the sink once, in input order."""
     cleaner = _Cleaner(split, sink, dataset, annotated.Pictures(**pictures), method, keep)
     layout = grounding.READERS[reader]
-    beside = split.source["beside"] or ([split.source["url"]] if layout.own_tables else [])
-    tables = _tables(tuple(beside), reader, str([split.fingerprint[name] for name in ("files", "beside")]))
-    records = annotated.limited(layout.read(annotated.slice_of(split)), limit)
-    for row, part, result in annotated.parts(records, lambda r: layout.parse(r, tables, split.source["url"]), sink):
+    read, url = layout.read, split.source["url"]
+    if annotated.slice_of(split).format == UNREADABLE:
+        tables, read = {}, slices.read
+    elif layout.own_tables:
+        tables, why = looked_up(lambda: _tables((url,), reader, str(split.fingerprint["files"])))
+        read = read if why is None else partial(lost, why=why)
+    else:
+        tables = _tables(tuple(split.source["beside"]), reader, str(split.fingerprint["beside"]))
+    records = annotated.records(split, sink, limit, read)
+    for row, part, result in annotated.parts(records, lambda r: layout.parse(r, tables, url), sink, layout.shape):
         if isinstance(result, GroundingRow) and convention:
             result.convention = convention
         cleaner.add(result, annotated.key_of(dataset, split, row, part), row)

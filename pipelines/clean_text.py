@@ -21,8 +21,9 @@ from cleaners.dedup import Rows, first_of_each, first_of_equals
 from cleaners.documents import PERMUTATIONS, broken_share, exact_key, mend, signature, similar_pairs
 from corpus.catalog import Dataset
 from corpus.folder import OutputFolder
+from corpus.readers.boundary import made_of
 from corpus.readers.rows import BadRow, TextRow
-from corpus.readers.slices import Slice, detect, plan, read
+from corpus.readers.slices import Slice, detect, plan, plan_all
 from corpus.readers.text import document
 from corpus.records import Sample
 from corpus.splits import Sink, Split
@@ -57,7 +58,7 @@ def main() -> None:
     dataset = dataset_of(args, "clean_text")
     with annotated.user_errors():
         inputs = job.find_inputs(args.input)
-        splits = annotated.as_splits(args, (piece for path in inputs for piece in _slices(path, args.document)))
+        splits = annotated.as_splits(args, plan_all(inputs, lambda path: _slices(path, args.document)))
     settings = annotated.common_settings(dataset) | {"document": args.document}
     options, table = {"dataset": dataset, "limit": args.limit}, rules_of(dataset)
     judged_by = {"scores": table.scores() | SCORES, "rules": table}
@@ -106,11 +107,11 @@ class _Judged:
         sink.lose(self.key, self.row, self.verdict, **before, **self.columns)
 
 
-def judge(split: Split, *, dataset: Dataset, limit: int | None = None) -> Iterator[_Judged]:
+def judge(split: Split, sink: Sink, *, dataset: Dataset, limit: int | None = None) -> Iterator[_Judged]:
     """Yield every document of a split, mended and measured, in order."""
     columns, table = dict(dataset.columns), rules_of(dataset)
     active = table.active(dataset.rules)
-    records = annotated.limited(read(annotated.slice_of(split)), limit)
+    records = annotated.records(split, sink, limit)
     while batch := list(islice(records, ROWS_AT_ONCE)):
         judged = [_read(annotated.key_of(dataset, split, row), row, record, columns) for row, record in batch]
         whole = [each for each in judged if each.verdict is None]
@@ -122,7 +123,7 @@ def judge(split: Split, *, dataset: Dataset, limit: int | None = None) -> Iterat
 
 
 def _read(key: str, row: int, record, columns: dict) -> _Judged:
-    found = record if isinstance(record, BadRow) else document(record, columns)
+    (found,) = made_of(record, lambda record: [document(record, columns)])
     if isinstance(found, BadRow):
         return _Judged(key, row, verdict=failed(found.kind, found.detail))
     text = mend(found.text)
@@ -132,7 +133,7 @@ def _read(key: str, row: int, record, columns: dict) -> _Judged:
 def measure_split(split: Split, sink: Sink, **options) -> None:
     """First pass: write the exact hash and the MinHash signature of every document that the other rules keep."""
     waiting = []
-    for judged in judge(split, **options):
+    for judged in judge(split, sink, **options):
         if judged.verdict is not None:
             judged.record(sink)
         else:
@@ -184,7 +185,7 @@ def clean_split(split: Split, sink: Sink, *, dataset: Dataset, decisions: str | 
     if decisions:
         found = two_pass.decision_of(split, decisions)
         losers = {int(d["row"]): d for d in found if _RULES.get(int(d["what"])) in active}
-    for judged in judge(split, dataset=dataset, **options):
+    for judged in judge(split, sink, dataset=dataset, **options):
         if judged.verdict is not None:
             judged.record(sink)
         elif judged.row in losers:

@@ -17,14 +17,15 @@ import pyarrow as pa
 
 from cleaners.draw import draw_labels
 from cleaners.vqa import METHODS
+from corpus.bugs import why_data
 from corpus.catalog import Dataset
 from corpus.readers import vqa
 from corpus.readers.json_scan import CutJson, scan
 from corpus.readers.rows import BadFile, BadRow, VqaRow
-from corpus.readers.slices import open_file, read
-from corpus.records import EncodedImage, Sample, decode_image
+from corpus.readers.slices import open_file
+from corpus.records import BadImage, EncodedImage, Sample, decode_image
 from corpus.splits import Sink, Split
-from corpus.verdicts import Lost, dropped
+from corpus.verdicts import Lost, dropped, failed
 from pipelines.engine import job
 from pipelines.engine.thumbnails import Thumbnails
 from pipelines.work import annotated
@@ -129,9 +130,9 @@ def clean_split(
     """Clean one slice of questions: every question goes to the sink once, in input order."""
     cleaner = _Cleaner(sink, dataset, annotated.Pictures(**pictures), METHODS[answer], keep)
     beside = _beside(tuple(split.source["beside"]), layout, str(split.fingerprint["beside"]))
-    parse = vqa.READERS[layout].parse
-    records = annotated.limited(read(annotated.slice_of(split)), limit)
-    for row, part, question in annotated.parts(records, lambda r: parse(r, beside, split.source["url"]), sink):
+    reader, url = vqa.READERS[layout], split.source["url"]
+    records = annotated.records(split, sink, limit)
+    for row, part, question in annotated.parts(records, lambda r: reader.parse(r, beside, url), sink, reader.shape):
         key = annotated.key_of(dataset, split, row, part)
         if isinstance(question, BadRow):
             sink.error(key, row, question.kind, question.detail)
@@ -182,7 +183,12 @@ def _with_labels(picture: annotated.Picture, question: VqaRow) -> annotated.Pict
     """Draw the letters that a question speaks of; without any, the image stays as its bytes are."""
     if not question.labels:
         return picture
-    drawn = draw_labels(decode_image(picture.image.data), question.labels)
+    try:
+        drawn = draw_labels(decode_image(picture.image.data), question.labels)
+    except BadImage:
+        raise
+    except Exception as error:  # a label that no font can draw
+        raise Lost(failed("bad_label", why_data(error))) from None
     return annotated.Picture(EncodedImage(drawn, "png"), picture.width, picture.height)
 
 

@@ -14,6 +14,7 @@ from cleaners.boxes import CONVENTIONS, Watch, WrongConvention, fits, in_pixels
 from cleaners.grounded_text import Grounded, clean_grounded, join_by_text
 from cleaners.grounding import Span, boxes_in, exact, greedy, group, join_pieces, pieces_of
 from corpus.readers import grounding
+from corpus.readers.boundary import made_of
 from corpus.readers.rows import BadRow, Phrase
 from corpus.readers.slices import plan
 from tests.published import BEES, grit
@@ -87,11 +88,21 @@ def test_a_million_captions_a_minute():
     assert (time.process_time() - started) / len(phrases) < 60e-6
 
 
+def grit_rows(piece) -> list:
+    return [(row, grit_row(record)) for row, record in grounding.read_grit(piece)]
+
+
+def grit_row(record):
+    reader = grounding.READERS["grit"]
+    (row,) = made_of(record, lambda record: reader.parse(record, {}, ""), reader.shape)
+    return row
+
+
 @pytest.mark.parametrize("choose", [greedy, exact])
 def test_the_bees_of_the_paper(tmp_path, choose):
     """Box B.1: both boxes of "bees" and the flower stay, the expression that holds them goes."""
     piece = plan(grit(tmp_path / "coyo_0_snappy.parquet"), 10)[0]
-    ((_, row),) = grounding.read_grit(piece)
+    ((_, row),) = grit_rows(piece)
     spans = choose(group((p.start, p.end, p.box, p.score) for p in row.phrases))
     assert [(BEES[s.start : s.end], len(s.boxes)) for s in spans] == [("bees", 2), ("an apricot flower", 1)]
     assert spans[0].boxes[0] == (0.661, 0.612, 0.833, 0.812)
@@ -107,7 +118,7 @@ def test_grit_rows_of_any_slice_and_batch_are_those_of_the_file(tmp_path):
     table = {"caption": pa.array(["a cat"] * 9000), "id": pa.array(range(9000))}
     table |= {"noun_chunks": pa.array(items, kind), "ref_exps": pa.array(items[::-1], kind)}
     pq.write_table(pa.table(table), tmp_path / "grit.parquet", row_group_size=7000)
-    found = [pair for piece in plan(str(tmp_path / "grit.parquet"), 5000) for pair in grounding.read_grit(piece)]
+    found = [pair for piece in plan(str(tmp_path / "grit.parquet"), 5000) for pair in grit_rows(piece)]
     assert [row for row, _ in found] == list(range(9000))
     for i, row in found:
         expected = [*(items[i] or []), *(items[8999 - i] or [])]
@@ -218,8 +229,13 @@ def test_mdetr_rows():
 
 @pytest.mark.parametrize(
     ("items", "kind"),
-    [([[0, 99, 0, 0, 1, 1, 1.0]], "bad_span"), ([[0, 3]], "bad_record"), ([[5, 5, 0, 0, 1, 1, 1]], "bad_span")],
+    [
+        ([[0, 99, 0, 0, 1, 1, 1.0]], "bad_span"),
+        ([[0, 3]], "bad_record"),
+        ([[5, 5, 0, 0, 1, 1, 1]], "bad_span"),
+        ([[0, 3, 0, 0, float("nan"), 1, 1]], "bad_record"),
+    ],
 )
 def test_grit_rows_whose_caption_was_changed(items, kind):
-    assert grounding.grit_row({"caption": "a cat", "id": 1}, items).kind == kind
-    assert isinstance(grounding.grit_row({"caption": None}, []), BadRow)
+    assert grit_row({"caption": "a cat", "id": 1, "items": items}).kind == kind
+    assert isinstance(grit_row({"caption": None, "items": []}), BadRow)

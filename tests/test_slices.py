@@ -1,8 +1,12 @@
 """Files cut into slices: nothing lost, nothing read twice, damage named."""
 
+import bz2
+import contextlib
 import gzip
 import io
 import json
+import lzma
+import random
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,7 +16,8 @@ from hypothesis import strategies as st
 
 from corpus.readers import json_scan, slices
 from corpus.readers.rows import BadFile, BadRow
-from corpus.readers.slices import Slice, detect, plan, plan_arrays, plan_files, read
+from corpus.readers.slices import Slice, detect, held, plan, plan_all, plan_arrays, plan_files, read
+from corpus.values import valid
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -37,7 +42,7 @@ def test_a_json_array_in_any_slices_and_chunks(tmp_path_factory, records, rows, 
     path.write_bytes(
         b"\xef\xbb\xbf" + json.dumps(content, indent=indent, ensure_ascii=ascii_only).encode("utf-8", "replace")
     )
-    expected = json.loads(path.read_bytes())["data"]
+    expected = valid(json.loads(path.read_bytes()))["data"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_scan, "CHUNK", chunk)
         if expected:
@@ -54,7 +59,7 @@ def test_a_json_array_in_any_slices_and_chunks(tmp_path_factory, records, rows, 
 def test_an_object_of_records(tmp_path_factory, records, rows):
     path = tmp_path_factory.getbasetemp() / "object.json"
     path.write_bytes(json.dumps(records, ensure_ascii=False).encode("utf-8", "replace"))
-    assert all_records(path, rows) == list(json.loads(path.read_bytes()).items())
+    assert all_records(path, rows) == list(valid(json.loads(path.read_bytes())).items())
 
 
 @settings(max_examples=25)
@@ -91,6 +96,77 @@ def test_csv_with_line_ends_in_quotes(tmp_path):
     rows = all_records(path, 2)
     assert rows[0] == {"image": "a.jpg", "text": 'two\nlines, and "quotes"'}
     assert rows[1]["image"] == "b.jpg" and rows[2].kind == "bad_csv"
+
+
+def test_a_cell_may_be_long(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(f"image,text\na.jpg,{'x' * 300_000}\nb.jpg,short\n")
+    assert [len(row["text"]) for row in all_records(path, 9)] == [300_000, 5]
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+def test_a_damaged_stream_is_read_up_to_the_damage(tmp_path, pack, damage):
+    rng = random.Random(0)
+    lines = [json.dumps({"n": i, "x": rng.randbytes(200).hex()}) for i in range(3000)]
+    data = bytearray(pack("\n".join(lines).encode()))
+    if damage == "cut":
+        del data[len(data) * 2 // 3 :]
+    else:
+        data[len(data) * 2 // 3] ^= 255
+    suffix = {gzip.compress: "gz", bz2.compress: "bz2", lzma.compress: "xz"}[pack]
+    path = tmp_path / f"a.jsonl.{suffix}"
+    path.write_bytes(data)
+    pieces = plan(str(path), 70)
+    for piece in pieces:
+        assert held(piece).tolist() == [row for row, _ in read(piece)]
+    *whole, last = all_records(path, 70)
+    good = [r["n"] for r in whole if isinstance(r, dict)]
+    assert good[:500] == list(range(500)) or pack is bz2.compress  # it packs 900 kB at a time
+    assert damage == "flipped" or good == list(range(len(whole)))
+    assert last.kind in ("unreadable_rest", "unreadable_file") and f"{len(whole)} lines before it" in last.detail
+
+
+def test_a_damaged_row_group_costs_itself_alone(tmp_path):
+    path = tmp_path / "a.parquet"
+    table = pa.table({"n": list(range(3000)), "x": [f"{i:050d}" for i in range(3000)]})
+    pq.write_table(table, path, row_group_size=1000, use_dictionary=False, compression="none")
+    column = pq.ParquetFile(path).metadata.row_group(1).column(1)
+    data = bytearray(path.read_bytes())
+    data[column.data_page_offset : column.data_page_offset + 40] = bytes(40)
+    path.write_bytes(data)
+    found = [pair for piece in plan(str(path), 700) for pair in read(piece)]
+    bad = {row: record for row, record in found if isinstance(record, BadRow)}
+    assert [record["n"] for _, record in found if isinstance(record, dict)] == [*range(1000), *range(2000, 3000)]
+    assert {row: record.rows for row, record in bad.items()} == {1000: 400, 1400: 600}
+    assert "rows 1000 to 1399, in row group 1" in bad[1000].detail
+
+
+def test_a_footer_that_tells_two_numbers_of_rows_is_no_plan(tmp_path):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"n": [1, 2, 3]}), path)
+    data = path.read_bytes()
+    for at in range(len(data) - 500, len(data)):
+        for bit in range(8):
+            path.write_bytes(data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :])
+            with contextlib.suppress(BadFile, OSError, pa.ArrowException, UnicodeError):
+                assert plan(str(path), 10)[-1].stop <= 3, (at, bit)
+
+
+def test_a_file_that_cannot_be_read_among_others_is_one_row(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"a": 1}\n')
+    (tmp_path / "b.parquet").write_bytes(b"PAR1, or not")
+    (tmp_path / "c.json").write_bytes(b"")
+    paths = [str(tmp_path / name) for name in ("a.jsonl", "b.parquet", "c.json")]
+    good, *bad = plan_all(paths, lambda path: plan(path, 10))
+    assert [record for _, record in read(good)] == [{"a": 1}]
+    for piece in bad:
+        ((row, record),) = read(piece)
+        assert (row, record.kind, held(piece).tolist()) == (0, "unreadable_file", [0])
+    with pytest.raises(BadFile, match="no file of the input can be read: .*b.parquet.*c.json"):
+        plan_all(paths[1:], lambda path: plan(path, 10))
+    with pytest.raises(BadFile, match="no reader for .pkl"):
+        plan_all([*paths, "x.pkl"], lambda path: plan(path, 10))
 
 
 def test_compressed_json_lines(tmp_path):

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from cleaners.vqa import METHODS, majority, max_confidence, most_sure, normal, published
 from corpus.readers import vqa
+from corpus.readers.boundary import made_of
 from corpus.readers.rows import BadRow, VqaRow
 from corpus.verdicts import Lost
 
@@ -177,6 +178,10 @@ def test_vqav2_ids_as_strings_and_numbers(tmp_path, question_id):
 @pytest.mark.parametrize("record", [None, 3, "x", [], {}, {"question": "?"}])
 def test_records_that_are_none_are_bad_rows(record):
     for name in ("vgqa", "dvqa", "docvqa", "textvqa", "chartqa", "ai2d", "qwen", "vqav2"):
-        assert all(isinstance(row, BadRow) for row in vqa.READERS[name].parse(record, Nothing(), "x.json")), name
+        assert all(isinstance(row, BadRow) for row in parsed(name, record)), name
     for name in ("gqa", "ocr-vqa"):
-        assert all(isinstance(row, BadRow) for row in vqa.READERS[name].parse(("1", record), Nothing(), "x.json")), name
+        assert all(isinstance(row, BadRow) for row in parsed(name, ("1", record))), name
+
+
+def parsed(name: str, record) -> list:
+    return made_of(record, lambda record: vqa.READERS[name].parse(record, Nothing(), "x.json"), vqa.READERS[name].shape)

@@ -7,14 +7,38 @@ top_caption); WebDataset shards as img2dataset and this project's fetch job writ
 columns of your choice.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+
+from typing_extensions import TypedDict
 
 from corpus.readers.json_scan import CutJson, scan
 from corpus.readers.rows import BadFile, BadRow, CaptionRow, ImageRef
 from corpus.readers.slices import open_file
 from corpus.records import IMAGE_EXTENSIONS
+from corpus.shapes import Id, misfit
+from corpus.values import load_json, valid_text
+
+
+class CocoCaption(TypedDict):
+    """An entry of COCO's annotations[]."""
+
+    image_id: Id
+    caption: str
+
+
+class CocoImage(TypedDict):
+    """An entry of COCO's images[]."""
+
+    id: Id
+    file_name: str
+
+
+class ParallelPair(TypedDict):
+    """An entry of SBU's parallel arrays."""
+
+    image_urls: str
+    captions: str
 
 
 @dataclass(frozen=True)
@@ -22,6 +46,7 @@ class CaptionReader:
     """How a layout is read: the JSON array its records stand under, the function, and the tables it looks up in."""
 
     parse: Callable[[object, Mapping, Mapping], Iterator[CaptionRow | BadRow]]
+    shape: type | None = None  # of a record; None: the function tells by itself
     array: str | None = None
     arrays: tuple[str, ...] = ()  # parallel arrays of strings, for the one owner who publishes such
     tables: Callable[[str], Mapping] | None = None
@@ -67,16 +92,13 @@ def _url_row(line, url: int, text: int) -> CaptionRow | BadRow:
 
 def coco(record, columns: Mapping, tables: Mapping) -> Iterator[CaptionRow | BadRow]:
     """COCO captions: annotations[{id, image_id, caption}], images[{id, file_name}]. Ids may be numbers or strings."""
-    if not isinstance(record, dict) or not {"image_id", "caption"} <= record.keys():
-        yield BadRow("bad_record", f"no image_id and caption: {str(record)[:120]}")
-        return
     image = tables["images"].get(str(record["image_id"]))
     if image is None:
         yield BadRow("unknown_image", f"image_id {record['image_id']!r} is not among the file's images")
         return
     ref = ImageRef(names=(image,), ids=(f"coco:{record['image_id']}",))
     yield CaptionRow(
-        image=ref, text=str(record["caption"]), source={"id": record.get("id"), "image_id": record["image_id"]}
+        image=ref, text=record["caption"], source={"id": _plain(record.get("id")), "image_id": record["image_id"]}
     )
 
 
@@ -87,12 +109,10 @@ def coco_images(path: str) -> dict[str, dict]:
             images = {
                 str(found.value["id"]): found.value["file_name"]
                 for found in scan(file)
-                if found.key == "images" and isinstance(found.value, dict)
+                if found.key == "images" and not misfit(found.value, CocoImage)
             }
         except CutJson as error:
             raise BadFile(f"{path}: {error}; the list of images cannot be trusted, fetch the file again") from None
-        except KeyError as error:
-            raise BadFile(f"{path}: an image without {error}: not COCO's format") from None
     return {"images": images}
 
 
@@ -133,9 +153,14 @@ def columns_of_choice(record, columns: Mapping, tables: Mapping) -> Iterator[Cap
             "no_image", f"neither {columns.get('image', 'image')!r} nor {columns.get('url', 'url')!r} is given"
         )
         return
-    identity = record.get(columns.get("id", "id"))
+    identity = _plain(record.get(columns.get("id", "id")))
     source = {"url": ref.url, "image": ref.names[0] if ref.names else None, "id": identity}
     yield CaptionRow(image=ref, text=text, source={k: v for k, v in source.items() if v is not None})
+
+
+def _plain(identity) -> Id | None:
+    """An id as a sample's source may hold it."""
+    return identity if isinstance(identity, (int, str)) else None
 
 
 def _image_cell(image, url: str | None) -> ImageRef | None:
@@ -157,17 +182,23 @@ def shard_sample(record, columns: Mapping, tables: Mapping) -> Iterator[CaptionR
         yield BadRow("no_image", f"{record.key} has members {sorted(record.members)}")
         return
     try:
-        meta = json.loads(record.members.get("json", b"{}"))
+        meta = load_json(record.members.get("json", b"{}"))
     except ValueError as error:
         yield BadRow("bad_json", f"{record.key}: {error}")
         return
-    text = meta.get(columns["text"]) if "text" in columns else None
-    text = text if isinstance(text, str) else record.members.get("txt", b"").decode("utf-8", "replace")
-    url = meta.get("url") or (meta.get("source") or {}).get("url")
+    meta = meta if isinstance(meta, dict) else {}
+    inner = meta.get("source") if isinstance(meta.get("source"), dict) else {}
+    texts = (meta.get(columns.get("text")), valid_text(record.members.get("txt", b"").decode("utf-8", "replace")),
+             meta.get("text"))  # fmt: skip
+    url = _first_text(meta.get("url"), inner.get("url"))
     yield CaptionRow(
-        image=ImageRef(data=record.members[images[0]], url=url), text=text or meta.get("text") or "",
+        image=ImageRef(data=record.members[images[0]], url=url), text=_first_text(*texts) or "",
         source={"key": record.key} | ({"url": url} if url else {}),
     )  # fmt: skip
+
+
+def _first_text(*values) -> str | None:
+    return next((value for value in values if isinstance(value, str) and value), None)
 
 
 def sbu(record, columns: Mapping, tables: Mapping) -> Iterator[CaptionRow | BadRow]:
@@ -179,11 +210,15 @@ def sbu(record, columns: Mapping, tables: Mapping) -> Iterator[CaptionRow | BadR
 
 _MIRROR = {"text": "caption", "url": "image_url"}
 READERS = {
-    "cc12m": CaptionReader(url_then_caption, mirror=_MIRROR, old_links=True, several_texts=True),
-    "cc3m": CaptionReader(caption_then_url, mirror=_MIRROR, old_links=True, several_texts=True),
-    "sbu": CaptionReader(sbu, arrays=("image_urls", "captions"), mirror=_MIRROR, old_links=True, several_texts=True),
-    "coco": CaptionReader(coco, array="annotations", tables=coco_images, several_texts=True, tabular=False),
-    "coco-cn": CaptionReader(coco_cn, several_texts=True),
+    "cc12m": CaptionReader(url_then_caption, str, mirror=_MIRROR, old_links=True, several_texts=True),
+    "cc3m": CaptionReader(caption_then_url, str, mirror=_MIRROR, old_links=True, several_texts=True),
+    "sbu": CaptionReader(
+        sbu, ParallelPair, arrays=("image_urls", "captions"), mirror=_MIRROR, old_links=True, several_texts=True
+    ),
+    "coco": CaptionReader(
+        coco, CocoCaption, array="annotations", tables=coco_images, several_texts=True, tabular=False
+    ),
+    "coco-cn": CaptionReader(coco_cn, str, several_texts=True),
     "laion-coco": CaptionReader(columns_of_choice, columns={"text": "top_caption", "url": "URL"}, old_links=True),
     "generic": CaptionReader(columns_of_choice, own_images=True),
     "shards": CaptionReader(shard_sample),

@@ -12,6 +12,8 @@ import binascii
 import re
 from collections.abc import Iterable
 
+from typing_extensions import TypedDict
+
 from corpus.readers.rows import BadRow, ChatRow, ImageRef, Turn
 
 ROLES = {
@@ -19,6 +21,30 @@ ROLES = {
     "assistant": "assistant", "gpt": "assistant", "model": "assistant", "bot": "assistant", "chatgpt": "assistant",
 }  # fmt: skip
 _MARK = re.compile(r"\n?(?:Picture \d+:\s*)?(?:<image>|<img>(?P<path>[^<>]{1,1000})</img>)\n?")
+
+
+class Part(TypedDict, total=False):
+    """A part of an OpenAI message."""
+
+    type: str
+    text: str
+    value: str
+
+
+Content = str | list[str | Part] | None
+Message = TypedDict("Message", {"from": str, "role": str, "value": Content, "content": Content}, total=False)
+
+
+class Dialogue(TypedDict, total=False):
+    """The fields of all layouts; `dialogue` says which of them a record lacks."""
+
+    conversations: list[Message] | None
+    messages: list[Message] | None
+    instruction: str
+    input: str | None
+    output: str
+    system: str | None
+    history: list[list[str]] | None
 
 
 class _Refused(Exception):

@@ -8,17 +8,117 @@ instances.json (lichengunc/refer refer.py); their MDETR versions (ashkamath/mdet
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NotRequired
 
 import numpy as np
+import pyarrow as pa
+from typing_extensions import TypedDict
 
-from corpus.readers.captions import coco_names
+from corpus.bugs import why_data
+from corpus.readers.captions import CocoImage, coco_names
 from corpus.readers.json_scan import CutJson, scan
 from corpus.readers.names import split_of
+from corpus.readers.parquet import DAMAGED, text_column
 from corpus.readers.refs_pickle import load_refs
 from corpus.readers.rows import BadFile, BadRow, GroundingRow, ImageRef, Phrase
-from corpus.readers.slices import Slice, detect, open_file, parquet_batches, plan, read
+from corpus.readers.slices import Slice, detect, open_file, parquet_batches, plan, plan_all, read
+from corpus.shapes import Id, Number, misfit
+from corpus.values import valid
+
+_BOXES = pa.list_(pa.list_(pa.float64()))
+
+
+class GritPair(TypedDict):
+    """A row of GRIT; `items` are the phrases of both its lists."""
+
+    caption: str
+    items: list
+    id: NotRequired[Id | None]
+    key: NotRequired[Id | None]
+    url: NotRequired[str | None]
+
+
+class Region(TypedDict):
+    """An element of Visual Genome's `regions`."""
+
+    x: Number
+    y: Number
+    width: Number
+    height: Number
+    phrase: Id
+    image_id: NotRequired[Id]
+
+
+class RegionImage(TypedDict):
+    """An image of Visual Genome's region_descriptions.json; its regions are looked at one by one."""
+
+    regions: list
+    id: NotRequired[Id]
+    image_id: NotRequired[Id]
+
+
+class CocoOwner(TypedDict):
+    """An entry of image_data.json."""
+
+    coco_id: Id
+    image_id: NotRequired[Id]
+    id: NotRequired[Id]
+
+
+class Sentence(TypedDict, total=False):
+    """A sentence of a ref."""
+
+    sent: str | None
+    raw: str | None
+
+
+class Ref(TypedDict):
+    """A ref of RefCOCO's pickles."""
+
+    ann_id: Id
+    image_id: Id
+    sentences: list[Sentence]
+    ref_id: NotRequired[Id | None]
+    file_name: NotRequired[str]
+    split: NotRequired[str]
+
+
+class CocoBox(TypedDict):
+    """An entry of COCO's annotations[]; whose id and whose category is asked where that is used."""
+
+    bbox: list[Number]
+    id: NotRequired[Id]
+    image_id: NotRequired[Id]
+    category_id: NotRequired[Id]
+
+
+class Category(TypedDict):
+    """An entry of COCO's categories[]."""
+
+    id: Id
+    name: str
+
+
+class Expression(TypedDict):
+    """An entry of MDETR's images[]."""
+
+    id: Id
+    file_name: str
+    caption: NotRequired[str | None]
+    original_id: NotRequired[Id | None]
+    dataset_name: NotRequired[str | None]
+
+
+class Boxed(TypedDict):
+    """Qwen-VL's own record."""
+
+    image: str
+    sent: Id
+    bbox: list[Number]
+    split: NotRequired[str]
 
 
 @dataclass(frozen=True)
@@ -26,6 +126,7 @@ class GroundingReader:
     """How a layout is read: where its records stand, the function, and what it looks up in the files beside them."""
 
     parse: Callable[[object, Mapping, str], Iterator[GroundingRow | BadRow]]
+    shape: type  # of a record
     array: str | None = None
     tables: Callable[[list[str]], Mapping] | None = None  # of the files beside, or of the file itself
     own_tables: bool = False  # what it looks up stands in the file of the records itself
@@ -37,11 +138,12 @@ class GroundingReader:
 
     def slices(self, paths: list[str]) -> Iterator[Slice]:
         """Cut files with records into slices."""
-        for path in paths:
-            if self.plan:
-                yield from self.plan(path, self.rows_per_split)
-            else:
-                yield from plan(path, self.rows_per_split, self.array if detect(path) == "json" else None)
+        yield from plan_all(paths, self._slices)
+
+    def _slices(self, path: str) -> Iterable[Slice]:
+        if self.plan:
+            return self.plan(path, self.rows_per_split)
+        return plan(path, self.rows_per_split, self.array if detect(path) == "json" else None)
 
 
 _refs = functools.lru_cache(maxsize=1)(load_refs)
@@ -57,21 +159,30 @@ def _read_refs(piece: Slice) -> Iterator[tuple[int, object]]:
     yield from enumerate(_refs(piece.paths[0])[piece.start : piece.stop], piece.row)
 
 
-def read_grit(piece: Slice) -> Iterator[tuple[int, GroundingRow | BadRow]]:
-    """Yield (row, GroundingRow) of a slice of GRIT's parquet; phrases are noun_chunks and ref_exps together.
+def read_grit(piece: Slice) -> Iterator[tuple[int, dict | BadRow]]:
+    """Yield (row, record) of a slice of GRIT's parquet; `items` are noun_chunks and ref_exps together.
 
     Works on whole Arrow columns: boxing every float of the two nested lists one by one would cost more than the rest.
     """
     row = piece.row
     for batch in parquet_batches(piece):
-        columns = {name: batch[name].to_pylist() for name in ("caption", "url", "id") if name in batch.schema.names}
-        if "key" in batch.schema.names:
-            columns["key"] = batch["key"].to_pylist()
-        boxes = [_nested(batch[name]) for name in ("noun_chunks", "ref_exps")]
-        for i in range(batch.num_rows):
-            record = {name: values[i] for name, values in columns.items()}
-            yield row, grit_row(record, boxes[0](i) + boxes[1](i))
-            row += 1
+        for record in [batch] if isinstance(batch, BadRow) else _grit_records(batch):
+            yield row, record
+            row += record.rows if isinstance(record, BadRow) else 1
+
+
+def _grit_records(batch: pa.RecordBatch) -> list[dict | BadRow]:
+    try:
+        texts = {name: _texts(batch[name]) for name in ("caption", "url", "id", "key") if name in batch.schema.names}
+        boxes = [_nested(batch[name].cast(_BOXES)) for name in ("noun_chunks", "ref_exps")]
+    except Exception as error:
+        return [BadRow(DAMAGED, f"no rows of GRIT: {why_data(error)}", rows=batch.num_rows)]
+    columns = [dict(zip(texts, values, strict=True)) for values in zip(*texts.values(), strict=True)]
+    return [record | {"items": boxes[0](i) + boxes[1](i)} for i, record in enumerate(columns)]
+
+
+def _texts(column: pa.Array) -> list:
+    return [valid(v) for v in (text_column(column) if pa.types.is_string(column.type) else column).to_pylist()]
 
 
 def _nested(column) -> Callable[[int], list[list[float]]]:
@@ -91,42 +202,49 @@ def _nested(column) -> Callable[[int], list[list[float]]]:
     return at
 
 
-def grit_row(record: Mapping, items: list[list[float]]) -> GroundingRow | BadRow:
-    """Build a row from GRIT's fields; `items` are [start, end, x0, y0, x1, y1, score] of both columns."""
-    caption = record.get("caption")
-    if not isinstance(caption, str):
-        return BadRow("bad_record", f"caption is {type(caption).__name__}")
-    phrases = []
-    for item in items:
+def grit(record: Mapping, tables: Mapping, path: str) -> Iterator[GroundingRow | BadRow]:
+    """GRIT: caption, url, id, key and `items`, [start, end, x0, y0, x1, y1, score] of noun_chunks and ref_exps."""
+    caption, phrases = record["caption"], []
+    for item in record["items"]:
         if len(item) < 6:
-            return BadRow("bad_record", f"a phrase of {len(item)} numbers, where 7 were expected")
+            yield BadRow("bad_record", f"a phrase of {len(item)} numbers, where 7 were expected")
+            return
         start, end = int(item[0]), int(item[1])
         if not 0 <= start < end <= len(caption):
-            return BadRow("bad_span", f"[{start}, {end}) of a caption of {len(caption)} characters: was it changed?")
-        phrases.append(Phrase(caption[start:end], tuple(item[2:6]), start, end, item[6] if len(item) > 6 else 1.0))
+            yield BadRow("bad_span", f"[{start}, {end}) of a caption of {len(caption)} characters: was it changed?")
+            return
+        phrases.append(Phrase(caption[start:end], _box(item[2:6]), start, end, item[6] if len(item) > 6 else 1.0))
     source = {name: record[name] for name in ("id", "key", "url") if record.get(name) is not None}
     names = tuple(str(record[name]) for name in ("key", "id") if record.get(name) is not None)
     image = ImageRef(names=names, ids=(f"coyo:{record.get('id')}",), url=record.get("url"))
-    return GroundingRow(image=image, phrases=phrases, convention="xyxy_unit", caption=caption, source=source)
+    yield GroundingRow(image=image, phrases=phrases, convention="xyxy_unit", caption=caption, source=source)
+
+
+def _box(values: Iterable) -> tuple[float, float, float, float]:
+    """Four finite numbers. Raises ValueError for others."""
+    box = tuple(map(float, values))
+    if len(box) != 4 or not all(map(math.isfinite, box)):
+        raise ValueError(f"a box of {[*values][:5]}, where four numbers were expected")
+    return box
 
 
 def visual_genome(record, tables: Mapping, path: str) -> Iterator[GroundingRow | BadRow]:
     """Visual Genome: [{id, regions: [{region_id | id, image_id, phrase, x, y, width, height}]}]."""
-    if not isinstance(record, dict) or not isinstance(record.get("regions"), list):
-        yield BadRow("bad_record", f"no regions: {str(record)[:120]}")
-        return
     image = record.get("id", record.get("image_id"))
-    if image is None and record["regions"]:
+    if image is None and record["regions"] and isinstance(record["regions"][0], dict):
         image = record["regions"][0].get("image_id")
     coco = tables.get("coco_ids", {}).get(str(image))
     ids = (f"vg:{image}",) + ((f"coco:{coco}",) if coco is not None else ())
     phrases = []
     for region in record["regions"]:
+        if why := misfit(region, Region):
+            yield BadRow("bad_record", f"image {image}, a region: {why}")
+            continue
         try:
-            box = tuple(float(region[name]) for name in ("x", "y", "width", "height"))
+            box = _box([region[name] for name in ("x", "y", "width", "height")])
             phrases.append(Phrase(" ".join(str(region["phrase"]).split()), box))
-        except (KeyError, TypeError, ValueError) as error:
-            yield BadRow("bad_record", f"image {image}, region {region.get('region_id')}: {error!r}")
+        except (ValueError, OverflowError) as error:
+            yield BadRow("bad_record", f"image {image}, region {region.get('region_id')}: {error}")
     yield GroundingRow(
         image=ImageRef(names=(f"{image}.jpg",), ids=ids), phrases=phrases, convention="xywh", source={"image_id": image}
     )
@@ -138,7 +256,7 @@ def visual_genome_images(paths: list[str]) -> dict:
     coco = {}
     for path in paths:
         for found in _scan_whole(path):
-            if isinstance(found.value, dict) and found.value.get("coco_id") is not None:
+            if not misfit(found.value, CocoOwner):
                 coco[str(found.value.get("image_id", found.value.get("id")))] = found.value["coco_id"]
     return {"coco_ids": coco}
 
@@ -165,16 +283,23 @@ def coco_boxes(paths: list[str]) -> dict:
     boxes = {}
     for path in paths:
         for found in _scan_whole(path):
-            if found.key == "annotations" and found.value.get("bbox"):
-                boxes[str(found.value["id"])] = tuple(float(v) for v in found.value["bbox"])
+            if found.key == "annotations" and (box := _box_of(found.value, "id")):
+                boxes[str(found.value["id"])] = box
     return {"boxes": boxes}
+
+
+def _box_of(annotation, *needed: str) -> tuple[float, float, float, float] | None:
+    """The box of an annotation that has the `needed` ids; None where it is not fit for use: its rows will miss it."""
+    if misfit(annotation, CocoBox) or not annotation.keys() >= set(needed):
+        return None
+    try:
+        return _box(annotation["bbox"])
+    except (ValueError, OverflowError):
+        return None
 
 
 def coco_instances(record, tables: Mapping, path: str) -> Iterator[GroundingRow | BadRow]:
     """A COCO image with its annotations: the category's name is the phrase. Crowds have no one box."""
-    if not isinstance(record, dict) or not {"id", "file_name"} <= record.keys():
-        yield BadRow("bad_record", f"no id and file_name: {str(record)[:120]}")
-        return
     phrases = []
     for category, box in tables["by_image"].get(str(record["id"]), []):
         if category not in tables["categories"]:
@@ -194,10 +319,10 @@ def coco_annotations(paths: list[str]) -> dict:
     for path in paths:
         for found in _scan_whole(path):
             value = found.value
-            if found.key == "annotations" and value.get("bbox") and not value.get("iscrowd"):
-                boxes = tables["by_image"].setdefault(str(value["image_id"]), [])
-                boxes.append((value["category_id"], tuple(float(v) for v in value["bbox"])))
-            elif found.key == "categories":
+            if found.key == "annotations" and (box := _box_of(value, "image_id", "category_id")):
+                if not value.get("iscrowd"):
+                    tables["by_image"].setdefault(str(value["image_id"]), []).append((value["category_id"], box))
+            elif found.key == "categories" and not misfit(value, Category):
                 tables["categories"][value["id"]] = value["name"]
     return tables
 
@@ -228,23 +353,14 @@ def mdetr_boxes(paths: list[str]) -> dict:
     by_image: dict[str, list] = {}
     for path in paths:
         for found in _scan_whole(path):
-            if found.key == "annotations":
-                by_image.setdefault(str(found.value["image_id"]), []).append(
-                    tuple(float(v) for v in found.value["bbox"])
-                )
+            if found.key == "annotations" and (box := _box_of(found.value, "image_id")):
+                by_image.setdefault(str(found.value["image_id"]), []).append(box)
     return {"by_image": by_image}
 
 
 def qwen(record, tables: Mapping, path: str) -> Iterator[GroundingRow | BadRow]:
     """In-house jsonl {image, sent, bbox}; the convention is the catalog's, by default corners in pixels."""
-    try:
-        box = tuple(float(v) for v in record["bbox"])
-        if len(box) != 4:
-            raise ValueError(f"{len(box)} numbers in bbox")
-        name, phrase = record["image"], Phrase(str(record["sent"]).strip(), box)
-    except (KeyError, TypeError, ValueError) as error:
-        yield BadRow("bad_record", f"{error!r} in {str(record)[:120]}")
-        return
+    name, phrase = record["image"], Phrase(str(record["sent"]).strip(), _box(record["bbox"]))
     ref = ImageRef(names=(name,), ids=(f"file:{name.rpartition('/')[2]}",))
     yield GroundingRow(image=ref, phrases=[phrase], convention="xyxy", split=record.get("split", "train"))
 
@@ -260,12 +376,16 @@ def _scan_whole(path: str):
 
 
 READERS = {
-    "grit": GroundingReader(lambda record, tables, path: iter([record]), read=read_grit),
+    "grit": GroundingReader(grit, GritPair, read=read_grit),
     "visual-genome": GroundingReader(
-        visual_genome, tables=visual_genome_images, rows_per_split=1000, visual_genome=True
+        visual_genome, RegionImage, tables=visual_genome_images, rows_per_split=1000, visual_genome=True
     ),
-    "refcoco": GroundingReader(refcoco, tables=coco_boxes, read=_read_refs, plan=_plan_refs, without_pickles="mdetr"),
-    "mdetr": GroundingReader(mdetr, array="images", tables=mdetr_boxes, own_tables=True),
-    "coco-instances": GroundingReader(coco_instances, array="images", tables=coco_annotations, own_tables=True),
-    "qwen": GroundingReader(qwen),
+    "refcoco": GroundingReader(
+        refcoco, Ref, tables=coco_boxes, read=_read_refs, plan=_plan_refs, without_pickles="mdetr"
+    ),
+    "mdetr": GroundingReader(mdetr, Expression, array="images", tables=mdetr_boxes, own_tables=True),
+    "coco-instances": GroundingReader(
+        coco_instances, CocoImage, array="images", tables=coco_annotations, own_tables=True
+    ),
+    "qwen": GroundingReader(qwen, Boxed),
 }

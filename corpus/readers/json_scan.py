@@ -4,17 +4,16 @@ The file is decoded as Latin-1 for the scan, so that one character is one byte a
 file; a record that is not ASCII is decoded again, as UTF-8.
 """
 
-import json
 from collections.abc import Iterator
 from json.decoder import JSONDecodeError
 from typing import BinaryIO, NamedTuple
 
 from corpus.readers.rows import BadFile
+from corpus.values import load_json, raw_value
 
 CHUNK = 4 << 20
 MAX_RECORD = 256 << 20
 _SPACE = " \t\r\n"
-_decode = json.JSONDecoder().raw_decode
 
 
 class CutJson(Exception):
@@ -79,6 +78,13 @@ def _elements(cursor: "_Cursor", key: str | None) -> Iterator[Found]:
             return
 
 
+def _reread(raw: bytes) -> object:
+    try:
+        return load_json(raw)
+    except ValueError:  # nested too deep
+        return None
+
+
 class _Cursor:
     def __init__(self, file: BinaryIO):
         self._file, self._text, self._base, self._at, self._ended = file, "", 0, 0, False
@@ -111,7 +117,7 @@ class _Cursor:
         self.peek()
         while True:
             try:
-                value, stop = _decode(self._text, self._at)
+                value, stop = raw_value(self._text, self._at)
             except JSONDecodeError as error:
                 if not self._may_be_unfinished(error) or not self._grow(max(CHUNK, len(self._text) - self._at)):
                     raise CutJson(f"{error.msg} at byte {self._base + error.pos}") from None
@@ -119,8 +125,8 @@ class _Cursor:
             if stop == len(self._text) and self._grow(CHUNK):  # a number may go on
                 continue
             raw = self._text[self._at : stop]
-            if not raw.isascii():
-                value = json.loads(raw.encode("latin-1").decode("utf-8", "replace"))
+            if not raw.isascii() or "\\u" in raw:
+                value = _reread(raw.encode("latin-1"))
             start, self._at = self._at, stop
             return self._base + start, self._base + stop, value
 

@@ -5,6 +5,7 @@ import pickle
 from corpus.bugs import raise_ours
 from corpus.readers.rows import BadFile
 from corpus.readers.slices import open_file
+from corpus.values import valid
 
 MAX_BYTES = 512 << 20
 
@@ -27,7 +28,7 @@ def load_refs(path: str) -> list[dict]:
         raise BadFile(f"{path}: over {MAX_BYTES >> 20} MiB; RefCOCO's files have a tenth of that")
     try:
         # Python 2 wrote str as bytes; Latin-1 turns them into text without loss.
-        refs = _PlainData(_Bytes(data), encoding="latin-1").load()
+        refs = valid(_PlainData(_Bytes(data), encoding="latin-1").load())
     except pickle.UnpicklingError as error:
         raise BadFile(
             f"{path}: refused, {error}. A refs file is plain data; this one is not what its owners publish"

@@ -9,14 +9,25 @@ from typing import NamedTuple
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A record that cannot be used. `kind` is the ledger's error kind, `detail` says what was found."""
+    """A record that cannot be used. `kind` is the ledger's error kind, `detail` says what was found.
+
+    One that stands for several, in a part of a file that nobody can read, says for how many.
+    """
 
     kind: str
     detail: str
+    rows: int = 1
 
 
 class BadFile(Exception):
-    """A file that is not what its reader expects, so that no record of it can be trusted: stops the job."""
+    """A file that is not what its reader expects, so that no record of it can be trusted.
+
+    Among the files of a job it costs an error row; a job of which no file can be read stops.
+    """
+
+
+class WrongKind(BadFile):
+    """A file whose name says that it is none of a reader's: stops the job, since whoever named it meant another."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,22 +7,26 @@ one slice; many small JSON files of one record each are one slice together.
 import csv
 import functools
 import io
-import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import fsspec
 import numpy as np
-import pyarrow.parquet as pq
 
+from corpus.bugs import why_data
 from corpus.inputs import grouped
 from corpus.readers.json_scan import CHUNK, CutJson, scan
-from corpus.readers.rows import BadFile, BadRow
+from corpus.readers.parquet import batches, group_rows, records
+from corpus.readers.rows import BadFile, BadRow, WrongKind
+from corpus.readers.steady import SteadyReader
 from corpus.shards import keys_in, read_samples
+from corpus.values import is_hard, load_json, raw_value, valid_text
 
 MAX_SLICE_BYTES = 64 << 20
 MAX_LINE_BYTES = 64 << 20
+csv.field_size_limit(MAX_LINE_BYTES)  # by default 128 KiB: one longer field would end the file
+UNREADABLE = "unreadable"  # the format of a slice that stands for a file
 _NO_RECORD = object()  # an empty line, a heading: counted, not yielded
 _BETWEEN = re.compile(r"\s*([:,]?)\s*")
 _BY_NAME = {
@@ -41,7 +45,7 @@ class Slice:
     """Records `row` .. of `paths`: bytes or parquet rows `start` .. `stop`; `damage` says why nothing follows."""
 
     paths: tuple[str, ...]
-    format: str  # json | jsonl | lines | csv | parquet | tar | files | arrays | document
+    format: str  # json | jsonl | lines | csv | parquet | tar | files | arrays | document | unreadable
     start: int = 0
     stop: int = -1
     row: int = 0
@@ -51,8 +55,19 @@ class Slice:
 
 
 def open_file(path: str):
-    """Open a file or fsspec URL for reading bytes, decompressed where its name says so (.gz, .bz2, .zst, .xz)."""
-    return fsspec.open(path, "rb", compression="infer").open()
+    """Open a file or fsspec URL for reading bytes, decompressed where its name says so (.gz, .bz2, .zst, .xz).
+
+    A compressed file that is damaged ends where the damage begins, and then has the reason in `raw.broken`.
+    """
+    file = fsspec.open(path, "rb", compression="infer").open()
+    if fsspec.utils.infer_compression(path) is None:
+        return file
+    return io.BufferedReader(SteadyReader(file), 1 << 16)
+
+
+def _broken(file) -> str | None:
+    """Say why a compressed file ended before its time, or None."""
+    return getattr(getattr(file, "raw", None), "broken", None)
 
 
 def detect(path: str) -> str:
@@ -62,7 +77,7 @@ def detect(path: str) -> str:
     if suffix in _BY_NAME:
         return _BY_NAME[suffix]
     if suffix != "json":
-        raise BadFile(f"{path}: no reader for .{suffix}; readable are .json, {', '.join('.' + s for s in _BY_NAME)}")
+        raise WrongKind(f"{path}: no reader for .{suffix}; readable are .json, {', '.join('.' + s for s in _BY_NAME)}")
     return "jsonl" if _holds_lines(path) else "json"
 
 
@@ -72,10 +87,33 @@ def _holds_lines(path: str) -> bool:
         while first and not second.strip() and (line := file.readline(CHUNK)):
             second = line
     try:
-        json.loads(first)
+        load_json(first)
     except ValueError:
         return False
     return second.lstrip()[:1] in (b"{", b"[")
+
+
+def plan_all(paths: Iterable[str], plan_one: Callable[[str], Iterable[Slice]]) -> list[Slice]:
+    """Plan files one by one; a file that cannot be read becomes a slice of one error row.
+
+    Raises BadFile with the reasons when none can be read, and WrongKind for a file that no reader is for.
+    """
+    slices, reasons, paths = [], [], list(paths)
+    for path in paths:
+        try:
+            slices += list(plan_one(path))
+            continue
+        except WrongKind:
+            raise
+        except BadFile as error:
+            reasons.append(str(error))
+        except Exception as error:
+            reasons.append(f"{path}: {why_data(error)}")
+        slices.append(Slice((path,), UNREADABLE, damage=reasons[-1]))
+    if reasons and len(reasons) == len(paths):
+        more = f" (and {len(reasons) - 3} files more)" if len(reasons) > 3 else ""
+        raise BadFile(f"no file of the input can be read: {'; '.join(reasons[:3])}{more}")
+    return slices
 
 
 def plan(path: str, rows: int, array: str | None = None) -> list[Slice]:
@@ -88,8 +126,8 @@ def plan(path: str, rows: int, array: str | None = None) -> list[Slice]:
         return _plan_json(path, rows, array)
     if kind == "parquet":
         with open_file(path) as file:
-            total = pq.ParquetFile(file).metadata.num_rows
-        return [Slice((path,), kind, at, min(at + rows, total), at) for at in range(0, total, rows)]
+            total = sum(group_rows(file, path))
+        return [Slice((path,), kind, at, min(at + rows, total), at) for at in range(0, max(total, 1), rows)]
     if kind == "tar":
         return [Slice((path,), kind)]
     return _plan_lines(path, rows, kind)
@@ -116,9 +154,10 @@ def read(piece: Slice) -> Iterator[tuple[int, object]]:
     for record in _READ[piece.format](piece):
         if record is not _NO_RECORD:
             yield row, record
-        row += 1
+        row += record.rows if isinstance(record, BadRow) else 1
     if piece.damage:
-        yield row, BadRow("cut_json", piece.damage)
+        kind = "cut_json" if piece.format == "json" else "unreadable_rest" if row else "unreadable_file"
+        yield row, BadRow(kind, piece.damage)
 
 
 def held(piece: Slice) -> np.ndarray:
@@ -150,8 +189,7 @@ def _held_lines(piece: Slice) -> np.ndarray:
 
 
 def _held_csv(piece: Slice) -> np.ndarray:
-    rows = csv.reader(io.StringIO(_bytes(piece).decode("utf-8", "replace"), newline=""))
-    return np.array([i for i, cells in enumerate(rows) if cells and (i or piece.start)], np.int64)
+    return np.array([i for i, cells in enumerate(_cells(piece)) if cells and (i or piece.start)], np.int64)
 
 
 def _held_tar(piece: Slice) -> np.ndarray:
@@ -176,7 +214,8 @@ def _plan_json(path: str, rows: int, array: str | None) -> list[Slice]:
                     slices.append(Slice((path,), "json", spans[0][0], spans[-1][1], count, records=len(spans)))
                     count, spans = count + len(spans), []
         except CutJson as error:
-            damage = f"{path}: {error}; every record after it is lost, fetch the file again"
+            why = f"{_broken(file) or error}; {count + len(spans)} records before it were read"
+            damage = f"{path}: {why}, every later one is lost: fetch the file again"
         except BadFile as error:
             raise BadFile(f"{path}: {error}") from None
     if not slices and not spans and not damage:
@@ -190,7 +229,7 @@ def _plan_json(path: str, rows: int, array: str | None) -> list[Slice]:
 
 def _plan_lines(path: str, rows: int, kind: str) -> list[Slice]:
     """Cut after every `rows`-th line end (for CSV: line ends outside quotes), or sooner where lines are long."""
-    slices, start, first, count, base, open_quotes = [], 0, 0, 0, 0, 0
+    slices, start, first, count, base, last, open_quotes = [], 0, 0, 0, 0, 0, 0
     with open_file(path) as file:
         while chunk := file.read(CHUNK):
             data = np.frombuffer(chunk, np.uint8)
@@ -208,36 +247,54 @@ def _plan_lines(path: str, rows: int, kind: str) -> list[Slice]:
                 if count - first == rows or end - start > MAX_SLICE_BYTES:
                     slices.append(Slice((path,), kind, start, end, first))
                     start, first = end, count
+            last = int(ends[-1]) if len(ends) else last
             base += len(chunk)
-    if base > start:
-        slices.append(Slice((path,), kind, start, base, first))
+        broken = _broken(file)
+    end = last if broken else base  # half a line is no record
+    if end > start or not (slices or broken):
+        slices.append(Slice((path,), kind, start, end, first))
+    if broken:
+        why = f"{path}: {broken}; {count} lines before it were read, every later one is lost: fetch the file again"
+        slices.append(Slice((path,), UNREADABLE, row=count, damage=why))
     return slices
 
 
 def _read_json(piece: Slice) -> Iterator[object]:
     text = _bytes(piece).decode("utf-8", "replace") if piece.stop > piece.start else ""
-    decode, at = json.JSONDecoder().raw_decode, 0
+    at = 0
     while at < len(text):
-        value, at = decode(text, at)
+        key, (value, at) = None, _decoded(text, at)
         if (colon := _BETWEEN.match(text, at)) and colon.group(1) == ":":
-            key, (value, at) = value, decode(text, colon.end())
-            value = (key, value)
-        if not (isinstance(value, tuple) and isinstance(value[1], list)):  # arrays beside the records are none
+            key, (value, at) = value, _decoded(text, colon.end())
+        if key is None:
             yield value
+        elif not isinstance(value, list):  # arrays beside the records are none
+            yield value if isinstance(value, BadRow) else (key, value)
         at = _BETWEEN.match(text, at).end()
+
+
+def _decoded(text: str, start: int) -> tuple[object, int]:
+    """Decode one value as `load_json` does; return it, or a BadRow, and where it ends."""
+    value, end = raw_value(text, start)
+    if not is_hard(raw := text[start:end]):
+        return value, end
+    try:
+        return load_json(raw), end
+    except ValueError as error:
+        return BadRow("bad_json", f"{error} in {raw[:80]!r}"), end
 
 
 def _read_jsonl(piece: Slice) -> Iterator[object]:
     for line in _lines(piece):
         try:
-            yield json.loads(line) if line.strip() else _NO_RECORD
-        except (ValueError, RecursionError) as error:
+            yield load_json(line) if line.strip() else _NO_RECORD
+        except ValueError as error:
             yield BadRow("bad_json", f"{error} in {line[:80]!r}")
 
 
 def _read_text(piece: Slice) -> Iterator[object]:
     for line in _lines(piece):
-        yield line.decode("utf-8-sig", "replace") if line.strip() else _NO_RECORD
+        yield valid_text(line.decode("utf-8-sig", "replace")) if line.strip() else _NO_RECORD
 
 
 def _lines(piece: Slice) -> Iterator[bytes]:
@@ -252,10 +309,8 @@ def _lines(piece: Slice) -> Iterator[bytes]:
 
 def _read_csv(piece: Slice) -> Iterator[object]:
     with open_file(piece.paths[0]) as file:
-        header = next(csv.reader([file.readline(CHUNK).decode("utf-8-sig", "replace")]), [])
-    text = _bytes(piece).decode("utf-8", "replace")
-    rows = csv.reader(io.StringIO(text, newline=""))
-    for i, cells in enumerate(rows):
+        header = next(csv.reader([valid_text(file.readline(CHUNK).decode("utf-8-sig", "replace"))]), [])
+    for i, cells in enumerate(_cells(piece)):
         if not cells or (i == 0 and piece.start == 0):
             yield _NO_RECORD
         elif len(cells) != len(header):
@@ -264,21 +319,20 @@ def _read_csv(piece: Slice) -> Iterator[object]:
             yield dict(zip(header, cells, strict=True))
 
 
+def _cells(piece: Slice) -> Iterator[list[str]]:
+    text = valid_text(_bytes(piece).decode("utf-8", "replace"))
+    return csv.reader(io.StringIO(text, newline=""))
+
+
 def _read_parquet(piece: Slice) -> Iterator[object]:
     for batch in parquet_batches(piece):
-        yield from batch.to_pylist()
+        yield from [batch] if isinstance(batch, BadRow) else records(batch)
 
 
 def parquet_batches(piece: Slice, size: int = 4096):
-    """Yield a parquet slice as Arrow record batches of at most `size` rows."""
+    """Yield a parquet slice as Arrow record batches of at most `size` rows, and a BadRow for rows that are damaged."""
     with open_file(piece.paths[0]) as file:
-        parquet, at = pq.ParquetFile(file), 0
-        for group in range(parquet.num_row_groups):
-            rows = parquet.metadata.row_group(group).num_rows
-            first, last = max(piece.start - at, 0), min(piece.stop - at, rows)
-            at += rows
-            if first < last:
-                yield from parquet.read_row_group(group).slice(first, last - first).to_batches(size)
+        yield from batches(file, piece.start, piece.stop, size)
 
 
 def _read_tar(piece: Slice) -> Iterator[object]:
@@ -290,7 +344,7 @@ def _read_files(piece: Slice) -> Iterator[object]:
         with open_file(path) as file:
             data = file.read(MAX_SLICE_BYTES)
         try:
-            yield json.loads(data)
+            yield load_json(data)
         except ValueError as error:
             yield BadRow("bad_json", f"{path}: {error}")
 
@@ -319,7 +373,8 @@ def _arrays(path: str, names: tuple[str, ...]) -> list[list[str]]:
 
 def _read_document(piece: Slice) -> Iterator[object]:
     with open_file(piece.paths[0]) as file:
-        yield file.read(MAX_SLICE_BYTES).decode("utf-8-sig", "replace")
+        text = valid_text(file.read(MAX_SLICE_BYTES).decode("utf-8-sig", "replace"))
+        yield BadRow("unreadable_rest", f"{piece.paths[0]}: {why}") if (why := _broken(file)) else text
 
 
 def _bytes(piece: Slice) -> bytes:
@@ -330,10 +385,10 @@ def _bytes(piece: Slice) -> bytes:
 
 _HELD = {
     "json": _held_json, "jsonl": _held_lines, "lines": _held_lines, "csv": _held_csv, "tar": _held_tar,
-    "files": _held_paths, "document": _held_paths,
+    "files": _held_paths, "document": _held_paths, UNREADABLE: _held_json,
 }  # fmt: skip
 _READ = {
     "json": _read_json, "jsonl": _read_jsonl, "lines": _read_text, "csv": _read_csv,
     "parquet": _read_parquet, "tar": _read_tar, "files": _read_files,
-    "arrays": _read_arrays, "document": _read_document,
+    "arrays": _read_arrays, "document": _read_document, UNREADABLE: lambda piece: iter(()),
 }  # fmt: skip

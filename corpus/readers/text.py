@@ -1,6 +1,6 @@
 """Readers of pure text: one document per line (Wikipedia dumps), per row of jsonl, csv or parquet, or per file."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from corpus.readers.rows import BadRow, TextRow
 
@@ -19,9 +19,3 @@ def document(record, columns: Mapping[str, str]) -> TextRow | BadRow:
         return BadRow("no_text", f"column {name!r} holds {type(text).__name__}; columns: {', '.join(record)}"[:200])
     source = {key: record[key] for key in ("id", "url", "title", "source") if isinstance(record.get(key), (str, int))}
     return TextRow(text=text, source=source)
-
-
-def documents(records: Iterator, columns: Mapping[str, str]) -> Iterator[tuple[int, TextRow | BadRow]]:
-    """Read (row, record) pairs as (row, document) pairs; BadRows pass."""
-    for row, record in records:
-        yield row, record if isinstance(record, BadRow) else document(record, columns)

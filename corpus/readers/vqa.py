@@ -7,18 +7,156 @@ OCR-VQA, DocVQA, ChartQA, AI2D (google-research/pix2struct converters); TextVQA 
 """
 
 import ast
-import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NotRequired
+
+from typing_extensions import TypedDict
 
 from corpus.readers.captions import coco_names
 from corpus.readers.grounding import visual_genome_images
 from corpus.readers.json_scan import CutJson, scan
 from corpus.readers.names import split_of
 from corpus.readers.rows import BadFile, BadRow, ImageRef, VqaRow
-from corpus.readers.slices import Slice, detect, open_file, plan, plan_files
+from corpus.readers.slices import Slice, detect, open_file, plan, plan_all, plan_files
+from corpus.shapes import Id, Number, misfit
+from corpus.values import load_json
 
 ROWS_PER_SPLIT = 20_000
+Word = str | int | float | bool  # an answer: some owners write numbers and truth values as such
+
+
+class VqaQuestion(TypedDict):
+    """An entry of VQAv2's questions[]."""
+
+    image_id: Id
+    question: str
+    question_id: Id
+
+
+class VqaAnswer(TypedDict):
+    """One person's answer."""
+
+    answer: Word
+    answer_confidence: NotRequired[str | None]
+
+
+class VqaAnnotation(TypedDict):
+    """An entry of VQAv2's annotations[]."""
+
+    answers: NotRequired[list[VqaAnswer]]
+    multiple_choice_answer: NotRequired[str | None]
+
+
+class GqaQuestion(TypedDict):
+    """A value of GQA's object of questions."""
+
+    question: str
+    imageId: Id
+    answer: NotRequired[str]
+
+
+class VisualGenomeQa(TypedDict):
+    """An element of `qas`."""
+
+    question: str
+    answer: str
+    qa_id: NotRequired[Id | None]
+    image_id: NotRequired[Id]
+
+
+class VisualGenomeImage(TypedDict):
+    """An image of Visual Genome's question_answers.json; its questions are looked at one by one."""
+
+    qas: list
+    id: NotRequired[Id]
+    image_id: NotRequired[Id]
+
+
+class DvqaQuestion(TypedDict):
+    """A question of DVQA."""
+
+    image: str
+    question: str
+    answer: Word
+    question_id: NotRequired[Id | None]
+
+
+class ChartQuestion(TypedDict):
+    """A question of ChartQA."""
+
+    imgname: str
+    query: str
+    label: Word
+
+
+class Book(TypedDict):
+    """A value of OCR-VQA's object of images."""
+
+    questions: list[str]
+    answers: list[Word]
+    split: Id
+
+
+class DocQuestion(TypedDict):
+    """An entry of DocVQA's data[]."""
+
+    question: str
+    image: str
+    answers: NotRequired[list[Word] | None]
+    data_split: NotRequired[str | None]
+    questionId: NotRequired[Id | None]
+
+
+class TextQuestion(TypedDict):
+    """An entry of TextVQA's data[]."""
+
+    question: str
+    image_id: Id
+    question_id: NotRequired[Id | None]
+    answers: NotRequired[list[Word] | None]
+    set_name: NotRequired[str | None]
+
+
+class DiagramQuestion(TypedDict, total=False):
+    """A value of AI2D's object of questions; which of the fields must be there, `ai2d` says."""
+
+    questionId: Id | None
+    answerTexts: list[Word] | None
+    abcLabel: bool | None
+
+
+class Diagram(TypedDict):
+    """AI2D's questions about one image."""
+
+    imageName: str
+    questions: dict[str, DiagramQuestion]
+
+
+class Block(TypedDict, total=False):
+    """A block of text in an AI2D image."""
+
+    replacementText: str | None
+    rectangle: list[list[Number]] | None
+
+
+class DiagramNotes(TypedDict, total=False):
+    """AI2D's annotations of one image."""
+
+    text: dict[str, Block] | None
+
+
+class PlainQuestion(TypedDict):
+    """Qwen-VL's own record, or with other names OCRBench's."""
+
+    question: str
+    image: NotRequired[str]
+    image_path: NotRequired[str]
+    answer: NotRequired[Word | list[Word]]
+    answers: NotRequired[Word | list[Word]]
+    question_id: NotRequired[Id | None]
+    id: NotRequired[Id | None]
 
 
 @dataclass(frozen=True)
@@ -26,6 +164,7 @@ class VqaReader:
     """How a layout is read. `array`: the key its records stand under; `side`: the key of a second file's records."""
 
     parse: Callable[[object, "Side", str], Iterator[VqaRow | BadRow]]
+    shape: type  # of a record
     array: str | None = None
     side: str | None = None
     side_id: str | None = None  # records of the second file are looked up by this field
@@ -38,8 +177,9 @@ class VqaReader:
         if self.files_per_split:
             yield from plan_files(paths, self.files_per_split)
             return
-        for path in paths:
-            yield from plan(path, ROWS_PER_SPLIT, self.array if detect(path) == "json" else None)
+        yield from plan_all(
+            paths, lambda path: plan(path, ROWS_PER_SPLIT, self.array if detect(path) == "json" else None)
+        )
 
     def beside(self, paths: tuple[str, ...]) -> Mapping:
         """Open what questions are looked up in."""
@@ -76,7 +216,7 @@ class Side:
             return None
         number, start, stop = place
         self._files[number].seek(start)
-        return json.loads(self._files[number].read(stop - start))
+        return load_json(self._files[number].read(stop - start))
 
 
 class Files:
@@ -90,17 +230,17 @@ class Files:
         if name not in self._paths:
             return None
         with open_file(self._paths[name]) as file:
-            return json.loads(file.read())
+            return load_json(file.read())
 
 
 def vqav2(record, side: Side, path: str) -> Iterator[VqaRow | BadRow]:
     """VQAv2 questions with their annotations; OK-VQA, and TextVQA and VizWiz in the same format."""
-    if bad := _lacks(record, "image_id", "question", "question_id"):
-        yield bad
-        return
     annotation = side.get(record["question_id"])
     if annotation is None:
         yield BadRow("no_annotation", f"question_id {record['question_id']!r} has no annotation")
+        return
+    if why := misfit(annotation, VqaAnnotation):
+        yield BadRow("bad_record", f"annotation of question {record['question_id']}: {why}")
         return
     image = record["image_id"]
     is_coco = str(image).isdigit()
@@ -116,10 +256,7 @@ def vqav2(record, side: Side, path: str) -> Iterator[VqaRow | BadRow]:
 
 def gqa(record, side, path: str) -> Iterator[VqaRow | BadRow]:
     """GQA: {question id: {question, answer, fullAnswer, imageId}}; the short answer is the label."""
-    number, question = _pair(record)
-    if bad := _lacks(question, "question", "imageId"):
-        yield bad
-        return
+    number, question = record
     if "answer" not in question:
         yield BadRow("no_answer", f"question {number}: the test splits are published without answers")
         return
@@ -132,12 +269,9 @@ def gqa(record, side, path: str) -> Iterator[VqaRow | BadRow]:
 
 def vgqa(record, side, path: str) -> Iterator[VqaRow | BadRow]:
     """Visual Genome question_answers.json: [{id, qas: [{qa_id, image_id, question, answer}]}]."""
-    if bad := _lacks(record, "qas"):
-        yield bad
-        return
     for qa in record["qas"]:
-        if bad := _lacks(qa, "question", "answer"):
-            yield bad
+        if why := misfit(qa, VisualGenomeQa):
+            yield BadRow("bad_record", why)
             continue
         image = qa.get("image_id", record.get("id", record.get("image_id")))
         yield VqaRow(
@@ -171,10 +305,7 @@ def _unlist(label: str) -> str:
 
 def ocr_vqa(record, side, path: str) -> Iterator[VqaRow | BadRow]:
     """OCR-VQA dataset.json: {image id: {questions, answers, split 1 | 2 | 3 = train, val, test}}."""
-    image, book = _pair(record)
-    if bad := _lacks(book, "questions", "answers", "split"):
-        yield bad
-        return
+    image, book = record
     split = {"1": "train", "2": "val", "3": "test"}.get(str(book["split"]), str(book["split"]))
     if len(book["questions"]) != len(book["answers"]):
         yield BadRow("bad_record", f"{image}: {len(book['questions'])} questions, {len(book['answers'])} answers")
@@ -188,9 +319,6 @@ def ocr_vqa(record, side, path: str) -> Iterator[VqaRow | BadRow]:
 
 def docvqa(record, side, path: str) -> Iterator[VqaRow | BadRow]:
     """DocVQA {split}_v1.0.json: data[{questionId, question, image, answers, data_split}]; test has no answers."""
-    if bad := _lacks(record, "question", "image"):
-        yield bad
-        return
     answers = [(str(a), None) for a in record.get("answers") or []]
     if not answers:
         yield BadRow("no_answer", f"question {record.get('questionId')}: the test split is published without answers")
@@ -204,9 +332,6 @@ def docvqa(record, side, path: str) -> Iterator[VqaRow | BadRow]:
 
 def textvqa(record, side, path: str) -> Iterator[VqaRow | BadRow]:
     """TextVQA_0.5.1_{split}.json: data[{question_id, question, image_id, answers: ten strings, set_name}]."""
-    if bad := _lacks(record, "question", "image_id"):
-        yield bad
-        return
     answers = [(str(a), None) for a in record.get("answers") or []]
     if not answers:
         yield BadRow("no_answer", f"question {record.get('question_id')}: the test split is published without answers")
@@ -225,9 +350,6 @@ def ai2d(record, side, path: str) -> Iterator[VqaRow | BadRow]:
     `side` maps an image's name to annotations/N.png.json, whose text blocks {replacementText, rectangle} are drawn into
     the image where a question's `abcLabel` says that it speaks of the letters.
     """
-    if bad := _lacks(record, "imageName", "questions"):
-        yield bad
-        return
     for text, question in record["questions"].items():
         options, right = question.get("answerTexts") or [], question.get("correctAnswer")
         if not isinstance(right, int) or not 0 <= right < len(options):
@@ -244,28 +366,38 @@ def ai2d(record, side, path: str) -> Iterator[VqaRow | BadRow]:
 
 
 def _ai2d_labels(annotation: dict | None) -> list[tuple[str, list[float]]]:
+    """Raises ValueError for what is no annotation."""
+    if why := misfit(annotation or {}, DiagramNotes):
+        raise ValueError(f"annotation of the image: {why}")
     blocks = (annotation or {}).get("text") or {}
     return [
-        (block["replacementText"], [float(v) for corner in block["rectangle"] for v in corner])
+        (block["replacementText"], _rectangle(block["rectangle"]))
         for _, block in sorted(blocks.items())
         if block.get("replacementText") and len(block.get("rectangle") or []) == 2
     ]
 
 
+def _rectangle(corners: list[list[Number]]) -> list[float]:
+    values = [float(v) for corner in corners for v in corner]
+    if len(values) != 4 or not all(map(math.isfinite, values)):
+        raise ValueError(f"rectangle {corners} is not two corners")
+    return values
+
+
 def qwen(record, side, path: str) -> Iterator[VqaRow | BadRow]:
     """In-house jsonl {image, question, answer[, question_id]}, as Qwen-VL's evaluation data, and OCRBench's JSON."""
-    if isinstance(record, dict) and "image_path" in record:  # Yuliang-Liu/MultimodalOCR OCRBench.json
+    if "image_path" in record:  # Yuliang-Liu/MultimodalOCR OCRBench.json
         yield _plain(record, path, "image_path", "question", "answers", "id")
         return
     yield _plain(record, path, "image", "question", "answer", "question_id")
 
 
 def _plain(record, path: str, image: str, question: str, answer: str, number: str) -> VqaRow | BadRow:
-    if bad := _lacks(record, image, question, answer):
-        return bad
+    if missing := [name for name in (image, question, answer) if record.get(name) is None]:
+        return BadRow("bad_record", f"{', '.join(missing)} missing; it has {', '.join(record)}"[:300])
     given = record[answer] if isinstance(record[answer], list) else [record[answer]]
     return VqaRow(
-        image=_named(str(record[image])), question=str(record[question]), answers=[(str(a), None) for a in given],
+        image=_named(record[image]), question=record[question], answers=[(str(a), None) for a in given],
         preferred=str(given[0]) if given else None, split=split_of(path), source={"question_id": record.get(number)},
     )  # fmt: skip
 
@@ -280,27 +412,15 @@ def _vg_image(image, coco_ids: Mapping) -> ImageRef:
     return ImageRef(names=(f"{image}.jpg",), ids=(f"vg:{image}",) + ((f"coco:{coco}",) if coco is not None else ()))
 
 
-def _pair(record) -> tuple:
-    """A record of an object of records, as (key, value); any other stands for itself, and will lack something."""
-    return record if isinstance(record, tuple) else (None, record)
-
-
-def _lacks(record, *fields: str) -> BadRow | None:
-    if not isinstance(record, dict):
-        return BadRow("bad_record", f"{type(record).__name__} where an object was expected: {str(record)[:120]}")
-    missing = [field for field in fields if record.get(field) is None]
-    return BadRow("bad_record", f"{', '.join(missing)} missing; it has {', '.join(record)}"[:300]) if missing else None
-
-
 READERS = {
-    "vqav2": VqaReader(vqav2, array="questions", side="annotations", side_id="question_id"),
-    "gqa": VqaReader(gqa, visual_genome=True),
-    "vgqa": VqaReader(vgqa, visual_genome=True),
-    "dvqa": VqaReader(dvqa),
-    "ocr-vqa": VqaReader(ocr_vqa),
-    "docvqa": VqaReader(docvqa, array="data"),
-    "textvqa": VqaReader(textvqa, array="data"),
-    "chartqa": VqaReader(chartqa),
-    "ai2d": VqaReader(ai2d, beside_folder="annotations", files_per_split=500),
-    "qwen": VqaReader(qwen),
+    "vqav2": VqaReader(vqav2, VqaQuestion, array="questions", side="annotations", side_id="question_id"),
+    "gqa": VqaReader(gqa, tuple[str, GqaQuestion], visual_genome=True),
+    "vgqa": VqaReader(vgqa, VisualGenomeImage, visual_genome=True),
+    "dvqa": VqaReader(dvqa, DvqaQuestion),
+    "ocr-vqa": VqaReader(ocr_vqa, tuple[str, Book]),
+    "docvqa": VqaReader(docvqa, DocQuestion, array="data"),
+    "textvqa": VqaReader(textvqa, TextQuestion, array="data"),
+    "chartqa": VqaReader(chartqa, ChartQuestion),
+    "ai2d": VqaReader(ai2d, Diagram, beside_folder="annotations", files_per_split=500),
+    "qwen": VqaReader(qwen, PlainQuestion),
 }

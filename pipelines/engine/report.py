@@ -42,7 +42,10 @@ class Summary:
     def warnings(self) -> list[str]:
         """What looks like a pass and is none: rules that had nothing to judge in any row."""
         idle = [line for line in self.funnel if line["rows_in"] and line["unjudged"] == line["rows_in"]]
-        return [f"{line['rule']} judged none of {line['rows_in']:,} rows: they have no value for it" for line in idle]
+        found = [f"{line['rule']} judged none of {line['rows_in']:,} rows: they have no value for it" for line in idle]
+        if lost := self.counts.unread:
+            found.append(f"{lost:,} more rows lie in damaged parts of the input, where nobody can read them")
+        return found
 
 
 def summarise(folder: OutputFolder) -> Summary:

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from itertools import islice
 
 import pyarrow as pa
 
@@ -15,10 +14,11 @@ from cleaners.boxes import WrongConvention
 from corpus.catalog import Dataset
 from corpus.folder import digest
 from corpus.inputs import fingerprint, names
+from corpus.readers.boundary import made_of
 from corpus.readers.exclude import Excluded, load_excluded
 from corpus.readers.images import open_images
 from corpus.readers.rows import BadFile, BadRow, ImageRef
-from corpus.readers.slices import Slice, held
+from corpus.readers.slices import Slice, held, read
 from corpus.records import BadImage, EncodedImage, decode_image, image_header
 from corpus.splits import Sink, Split
 from corpus.verdicts import Lost, dropped
@@ -117,15 +117,33 @@ def slice_of(split: Split) -> Slice:
     return Slice(**fields | {"paths": tuple(fields["paths"]), "arrays": tuple(fields["arrays"])})
 
 
+def records(
+    split: Split, sink: Sink, limit: int | None, read: Callable[[Slice], Iterator] = read
+) -> Iterator[tuple[int, object]]:
+    """Yield (ordinal, record) of a split's slice, at most `limit`; the sink hears which records nobody can read."""
+    for row, record in limited(read(slice_of(split)), limit):
+        if isinstance(record, BadRow) and record.rows > 1:
+            sink.strikes(row, record.rows)
+        yield row, record
+
+
 def limited(rows: Iterator, limit: int | None) -> Iterator:
-    """Yield at most `limit` records; None means all."""
-    return islice(rows, limit)
+    """Yield rows of at most `limit` records, of which a BadRow may stand for many; None means all."""
+    left = limit
+    for row in rows:
+        if left is not None and left <= 0:
+            return
+        yield row
+        if left is not None:
+            left -= row[1].rows if isinstance(row[1], BadRow) else 1
 
 
-def parts(records: Iterator, parse: Callable, sink: Sink) -> Iterator[tuple[int, int, object]]:
+def parts(
+    records: Iterator, parse: Callable, sink: Sink, shape: type | None = None
+) -> Iterator[tuple[int, int, object]]:
     """Yield (ordinal, number of the part, part) for all that `parse` makes of records; the sink hears how many."""
     for row, record in records:
-        found = [record] if isinstance(record, BadRow) else list(parse(record))
+        found = made_of(record, parse, shape)
         found = found or [BadRow("empty_record", f"nothing in it to read: {str(record)[:120]}")]
         sink.splits(row, len(found))
         yield from ((row, number, part) for number, part in enumerate(found))

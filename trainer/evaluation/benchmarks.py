@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from corpus.geometry import xywh_to_xyxy
 from corpus.readers import captions, grounding, vqa
+from corpus.readers.boundary import made_of
 from corpus.readers.refs_pickle import load_refs
 from corpus.readers.rows import BadFile, BadRow, GroundingRow, ImageRef, VqaRow
 from corpus.readers.slices import detect, plan, read
@@ -57,7 +58,7 @@ def _load_vqa(path: str, beside: str | None, reader: str, metric: str) -> Iterat
     side = _matching_annotations(path, beside) if beside else {}
     layout = vqa.READERS["vqav2" if beside else reader]
     for number, record in enumerate(_records(path, layout.array)):
-        for part, row in enumerate(_good(layout.parse(record, side, path), path)):
+        for part, row in enumerate(_good(made_of(record, lambda r: layout.parse(r, side, path), layout.shape), path)):
             yield row.split, _vqa_question(row, metric, f"{number}/{part}/{row.source.get('question_id')}")
 
 
@@ -114,7 +115,7 @@ def _load_captions(path: str, beside: str | None, reader: str, metric: str) -> I
     layout = captions.READERS[reader]
     tables, by_image = layout.tables(path), {}
     for record in _records(path, layout.array):
-        for row in _good(layout.parse(record, {}, tables), path):
+        for row in _good(made_of(record, lambda r: layout.parse(r, {}, tables), layout.shape), path):
             by_image.setdefault(row.image.names[0], (row.image, []))[1].append(row.text)
     for name, (image, texts) in by_image.items():
         yield "all", _caption_question(name, image, texts, metric)
@@ -141,7 +142,7 @@ def _load_referring(path: str, beside: str | None, reader: str, metric: str) -> 
     tables = layout.tables([beside or path]) if layout.tables else {}
     records = load_refs(path) if suffix == "p" else _records(path, layout.array)
     for number, record in enumerate(records):
-        for row in _good(layout.parse(record, tables, path), path):
+        for row in _good(made_of(record, lambda r: layout.parse(r, tables, path), layout.shape), path):
             for part, phrase in enumerate(row.phrases):
                 yield row.split, Question(
                     key=f"{number}/{part}", task="referring", metric=metric, image=row.image, text=phrase.text,

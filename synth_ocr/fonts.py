@@ -12,35 +12,15 @@ import argparse
 import csv
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from synth_ocr import font_files
+from synth_ocr.faces import Face, FontError
 
 MANIFEST = Path(__file__).with_name("faces.csv")
 LANGUAGES = ("en", "zh")
 _COLUMNS = ("face", "language", "package", "licence", "file", "companion")
-
-
-class FontError(Exception):
-    """A face that cannot be used; the message says how to get it."""
-
-
-@dataclass(frozen=True)
-class Face:
-    """One face. `name` is the family and style that its file declares; once found, `file` is a path on this machine.
-
-    `index` is its place in a collection, `digest` the SHA-256 of the file it was found in; "": not found yet.
-    """
-
-    name: str
-    language: str
-    package: str
-    licence: str
-    file: str
-    companion: str = ""
-    index: int = 0
-    digest: str = ""
 
 
 def read_manifest(path: str | Path = MANIFEST) -> list[Face]:

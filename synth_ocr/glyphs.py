@@ -18,7 +18,7 @@ from fontTools.pens.boundsPen import BoundsPen
 from fontTools.ttLib import TTCollection, TTFont, TTLibError
 from PIL import ImageFont
 
-from synth_ocr.fonts import Face, FontError
+from synth_ocr.faces import Face, FontError
 
 logging.getLogger("fontTools").setLevel(logging.ERROR)  # it remarks on the creation dates of old fonts
 

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -41,6 +42,20 @@ def test_arrows_point_down(package):
     for file in files(package):
         ours = {name.split(".")[0] for name in imported(file)} & ALLOWED.keys()
         assert ours <= ALLOWED[package], f"{file.relative_to(ROOT)} imports {sorted(ours - ALLOWED[package])}"
+
+
+def test_no_two_files_import_each_other_in_a_circle():
+    modules = {module_of(file): file for package in ALLOWED for file in files(package)}
+    arrows = {name: imported(file) & modules.keys() - {name} for name, file in modules.items()}
+    try:
+        list(TopologicalSorter(arrows).static_order())
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+def module_of(file: Path) -> str:
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def test_every_file_in_pipelines_is_a_command():

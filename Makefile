@@ -2,6 +2,7 @@
 # make test   the tests, about five minutes; `make test-slow` runs the long ones: crashes, clusters, learning by heart
 # make learn  a small model learns to read and to point from generated scenes; a quarter of an hour on two cores
 # make campaign  kills, freezes and starves every job for an hour (MINUTES=5: less); run again, it goes on
+# make mutants  plants deliberate bugs, one at a time, and lists those that no test notices; half an hour
 # make fresh  both on a bare Debian (SUITE=trixie), as a user without root and as root; needs root and debootstrap
 # Python packages go into .venv. Fonts and a browser come from the system: apt-get is asked where it may be; where not,
 # what is missing is said, with what it is for, and all else works.
@@ -13,7 +14,7 @@ MINUTES ?= 60
 SUITE ?= stable
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: demo test test-slow learn campaign fresh install clean
+.PHONY: demo test test-slow lint mutants learn campaign fresh install clean
 
 demo: install
 	@$(BIN)/python pipelines/demo.py --output $(DEMO)
@@ -23,6 +24,12 @@ test: install
 
 test-slow: install
 	@$(BIN)/python -m pytest -m slow --timeout=900 $(ARGS)
+
+lint: install
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+mutants: install
+	@$(BIN)/python benchmarks/mutants.py $(ARGS)
 
 learn: install
 	@$(BIN)/python pipelines/learn.py $(ARGS)

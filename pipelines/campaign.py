@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         "--minutes", type=float, default=60, metavar="N", help="start no bout after so many; default: 60"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="default: 0")
-    parser.add_argument("--only", nargs="+", metavar="JOB", help="only these jobs; default: all")
+    parser.add_argument("--only", nargs="+", action="extend", metavar="JOB", help="only these jobs; default: all")
     return parser
 
 

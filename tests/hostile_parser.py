@@ -232,7 +232,9 @@ def _try(attempt) -> str:
 
 
 def open_pdf(data: bytes):
-    """Try everything (or the one thing that is asked for) and answer with the outcomes."""
+    """Try everything (or the one thing that is asked for) and answer with the outcomes; a PDF is the rehearsal's."""
+    if data.startswith(b"%PDF"):
+        return HONEST(data)
     play = json.loads(data)
     if "abort" in play:
         os.abort()
@@ -252,5 +254,5 @@ if __name__ == "__main__":
     import sys
 
     ANSWERS, LEFT_OPEN = int(sys.argv[1]), os.open(__file__, os.O_RDONLY)
-    pdf_worker.open_pdf = open_pdf
+    HONEST, pdf_worker.open_pdf = pdf_worker.open_pdf, open_pdf
     pdf_worker.main()

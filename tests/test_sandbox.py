@@ -153,6 +153,12 @@ def test_an_aborting_parser_is_reported_by_its_signal(monkeypatch):
     assert answer.kind == "crash" and "SIGABRT" in answer.detail
 
 
+def test_the_parser_imports_nothing_that_starts_threads():
+    code = "import sys, renderers.pdf_worker; print(sys.modules.keys() & {'pyarrow', 'torch', 'ray', 'pandas'})"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert ran.stdout == "set()\n", ran.stderr
+
+
 def test_an_import_behind_the_locks_is_our_mistake_and_stops_the_job(monkeypatch):
     monkeypatch.setattr(pdf_process, "WORKER", "tests.hostile_parser")
     with PdfProcess() as process, pytest.raises(Bug, match="No module named 'wave'"):

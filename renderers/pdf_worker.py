@@ -6,6 +6,7 @@ Started as `python -m renderers.pdf_worker SOCKET_FD PARENT_PID`; everything els
 import os
 import socket
 import sys
+import traceback
 
 import pymupdf
 from PIL import Image
@@ -34,7 +35,11 @@ def main() -> None:
 def _settle(job: socket.socket, descriptor: int, parent: int, limits: dict) -> None:
     pymupdf.TOOLS.mupdf_display_errors(False)
     pymupdf.TOOLS.mupdf_display_warnings(False)
-    _rehearse()
+    try:
+        _rehearse()
+    except Exception as error:
+        frames.send(job, {"bug": str(bug_in(error) or "".join(traceback.format_exception(error)))})
+        os._exit(1)
     try:
         if limits["sandbox"]:
             walls = confine.lock_up(descriptor, parent, limits["memory"])

@@ -143,7 +143,7 @@ def test_a_bug_in_the_pdf_process_stops_the_job_and_names_its_line(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1 and done.stdout == ""
-    assert "corpus.bugs.Bug" in done.stderr and "in encode_page\nAttributeError" in done.stderr
+    assert "corpus.bugs.Bug" in done.stderr and "in encode_page\n" in done.stderr and "AttributeError" in done.stderr
 
 
 def test_a_job_ends_with_what_to_do(monkeypatch, tmp_path):

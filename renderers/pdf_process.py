@@ -237,6 +237,9 @@ class PdfProcess:
         except _Lost:
             self.stop()
             raise
+        if "bug" in reply:
+            self.stop()
+            raise Bug(reply["bug"])
         if "refused" in reply:
             self.stop()
             raise confine.NotConfined(

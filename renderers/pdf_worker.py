@@ -34,8 +34,8 @@ def main() -> None:
 def _settle(job: socket.socket, descriptor: int, parent: int, limits: dict) -> None:
     pymupdf.TOOLS.mupdf_display_errors(False)
     pymupdf.TOOLS.mupdf_display_warnings(False)
-    _rehearse()
     try:
+        _rehearse()
         if limits["sandbox"]:
             walls = confine.lock_up(descriptor, parent, limits["memory"])
         else:
@@ -44,6 +44,10 @@ def _settle(job: socket.socket, descriptor: int, parent: int, limits: dict) -> N
     except confine.NotConfined as error:
         frames.send(job, {"refused": str(error)})
         os._exit(1)
+    except Exception as error:
+        if bug := bug_in(error):
+            frames.send(job, {"bug": str(bug)})
+        raise
     frames.send(job, {"walls": walls})
 
 

@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("suite", help="of Debian: stable, trixie, bookworm, ...")
     parser.add_argument("--mirror", default="http://deb.debian.org/debian", metavar="URL")
     parser.add_argument("--only", choices=("user", "root"), help="default: both, the user first")
-    parser.add_argument("--args", default="-rs", help="for pytest, default: %(default)s")
+    parser.add_argument("--args", default="-rsfE", help="for pytest, default: %(default)s")
     parser.add_argument("--keep", action="store_true", help="leave the system where it is")
     args = parser.parse_args()
     if reason := _cannot():
@@ -109,8 +109,8 @@ def _try(system: Path, user: str, target: str, flags: str, suite: str) -> bool:
     more = f" ARGS={flags!r}" if target == "test" else ""
     done = inside(system, user, f"cd {USERS[user]}/gristmill && make {target}{more}", log)
     lines = log.read_text(errors="replace").splitlines()
-    for line in lines if done else lines[-60:]:
-        if not done or line.startswith(("missing: ", "SKIPPED", "could not")):
+    for line in lines if done else [line for line in lines if line.startswith(("FAILED", "ERROR"))] + lines[-60:]:
+        if not done or line.startswith(("missing: ", "SKIPPED")):
             print(f"    {line}")
     last = next((line for line in reversed(lines) if " passed" in line or line.startswith("Done in")), "")
     verdict = "ok    " if done else "FAILED"

@@ -12,8 +12,6 @@ import traceback
 from functools import lru_cache
 from pathlib import Path
 
-import pyarrow as pa
-
 ROOT = Path(__file__).resolve().parent.parent
 MISTAKES = (TypeError, AttributeError, NameError, AssertionError, ImportError)
 
@@ -50,11 +48,12 @@ def is_system(error: BaseException) -> bool:
     Arrow and the decompressors raise OSError too, without an errno, for damage; Arrow's is a MemoryError as well where
     a damaged page asks for more bytes than there are.
     """
-    if type(error).__module__.partition(".")[0] in _REMOTE or not isinstance(error, Exception):
+    library = type(error).__module__.partition(".")[0]
+    if library in _REMOTE or not isinstance(error, Exception):
         return True
     if isinstance(error, OSError):
         return error.errno is not None or isinstance(error, _SYSTEM)
-    return isinstance(error, MemoryError) and not isinstance(error, pa.ArrowException)
+    return isinstance(error, MemoryError) and library != "pyarrow"
 
 
 def bug_in(error: BaseException) -> Bug | None:

@@ -22,7 +22,7 @@ def load_json(data: bytes | str) -> object:
     Lone surrogates and NUL become U+FFFD, integers beyond 64 bits their digits as text, NaN and infinities None.
     Raises ValueError for what is no JSON and for what is nested deeper than MAX_DEPTH.
     """
-    text = data.decode("utf-8-sig", "replace") if isinstance(data, bytes) else data
+    text = (data.decode("utf-8", "replace") if isinstance(data, bytes) else data).removeprefix("\ufeff")
     try:
         value = (_careful if _LONG_NUMBER.search(text) else _plain).decode(text)
     except RecursionError:

@@ -167,7 +167,8 @@ def failed_downloads(sidecar: BinaryIO, seen: set[str]) -> Iterator[tuple[str, s
     if not ours and "status" not in names:  # the ledger of a job that downloaded nothing
         return
     columns = ["key", "outcome", "rule", "detail"] if ours else ["key", "status", "error_message"]
-    for row in pq.read_table(sidecar, columns=columns).to_pylist():
+    table = pq.read_table(sidecar, columns=columns)
+    for row in pa.table({name: text_chunks(table[name]) for name in columns}).to_pylist():
         if ours and row["outcome"] != "kept":
             yield row["key"], "not_downloaded", f"{row['rule']}: {row['detail']}"
         elif not ours and row["status"] != "success":
@@ -197,6 +198,8 @@ def table_layout(schema: pa.Schema, columns: Mapping[str, str], reader: str, whe
             f"{where}: no column {', '.join(map(repr, lacking))}; it has {', '.join(schema.names)}. "
             "Choose another --dataset, or set the entry's `columns` in a catalog of your own (--catalog)"
         )
+    if twice := [name for name in (*found.values(), image) if name and schema.names.count(name) > 1]:
+        raise MissingColumns(f"{where}: two columns are named {twice[0]!r}, which of them is meant?")
     if READERS[reader].swapped and not _JOINED_COLUMNS & set(schema.names) and {"width", "height"} <= found.keys():
         found = found | {"width": found["height"], "height": found["width"]}
     return TableLayout(found, image if image in schema.names else None)
@@ -204,18 +207,8 @@ def table_layout(schema: pa.Schema, columns: Mapping[str, str], reader: str, whe
 
 def tables(file: BinaryIO, row_groups: Sequence[int], rows: int = TABLE_ROWS) -> Iterator[pa.Table | BadRow]:
     """Yield the rows of some row groups as tables of bounded size, all columns; a BadRow for rows that are damaged."""
-    waiting: list[pa.RecordBatch] = []
     for batch in whole_groups(file, row_groups, rows):
-        damaged = isinstance(batch, BadRow)
-        waiting += [] if damaged else [batch]
-        while waiting and (damaged or sum(each.num_rows for each in waiting) >= rows):
-            table = pa.Table.from_batches(waiting)
-            yield table.slice(0, rows).combine_chunks()
-            waiting = table.slice(rows).to_batches()
-        if damaged:
-            yield batch
-    if waiting:
-        yield pa.Table.from_batches(waiting).combine_chunks()
+        yield batch if isinstance(batch, BadRow) else pa.Table.from_batches([batch])
 
 
 def rule_columns(table: pa.Table, layout: TableLayout) -> pa.Table:

@@ -83,11 +83,23 @@ def _record(row: pa.RecordBatch) -> dict | BadRow:
 
 
 def whole_groups(file: BinaryIO, groups: Sequence[int], size: int) -> Iterator[pa.RecordBatch | BadRow]:
-    """Yield the rows of some groups in batches of at most `size`; a BadRow for a damaged group's rest."""
-    parquet = pq.ParquetFile(file)
+    """Yield the rows of some groups in batches of at most `size`; a BadRow for a damaged group's rest.
+
+    Group by group from the damage on, and not before: batches that end where groups do would be many.
+    """
+    parquet, read = pq.ParquetFile(file), 0
+    try:
+        for batch in parquet.iter_batches(size, row_groups=list(groups), use_threads=False):
+            batch.validate()
+            read += batch.num_rows
+            yield batch
+    except Exception as error:
+        why_data(error)
     rows = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
     for group in groups:
-        yield from _of_group(parquet, group, sum(rows[:group]), 0, rows[group], size)
+        if read < rows[group]:
+            yield from _of_group(parquet, group, sum(rows[:group]), read, rows[group], size)
+        read = max(read - rows[group], 0)
 
 
 def text_column(column: pa.Array) -> pa.Array:

@@ -48,12 +48,12 @@ def is_system(error: BaseException) -> bool:
     Arrow and the decompressors raise OSError too, without an errno, for damage; Arrow's is a MemoryError as well where
     a damaged page asks for more bytes than there are.
     """
-    if type(error).__module__.partition(".")[0] in _REMOTE or not isinstance(error, Exception):
+    library = type(error).__module__.partition(".")[0]
+    if library in _REMOTE or not isinstance(error, Exception):
         return True
     if isinstance(error, OSError):
         return error.errno is not None or isinstance(error, _SYSTEM)
-    # Arrow's by its name: importing it starts threads, which the locks of the PDF parser would not bind.
-    return isinstance(error, MemoryError) and type(error).__module__.partition(".")[0] != "pyarrow"
+    return isinstance(error, MemoryError) and library != "pyarrow"
 
 
 def bug_in(error: BaseException) -> Bug | None:

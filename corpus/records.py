@@ -9,11 +9,15 @@ import json
 import re
 import warnings
 from dataclasses import dataclass, field
+from typing import NotRequired
 
 import numpy as np
 from PIL import Image
+from typing_extensions import TypedDict
 
 from corpus.bugs import raise_ours
+from corpus.shapes import misfit
+from corpus.values import load_json
 from corpus.verdicts import Lost, failed
 
 TASKS = ("caption", "vqa", "ocr_vqa", "grounded_caption", "referring", "region_caption", "ocr", "text", "chat")
@@ -65,6 +69,23 @@ class Sample:
 
 
 _OUR_KEY = re.compile(r"[\w-]+/[\w-]+/[\w-]+", re.ASCII)
+
+
+class _Record(TypedDict):
+    """The JSON member of a sample of ours."""
+
+    key: str
+    dataset: str
+    task: str
+    language: str
+    text: NotRequired[str]
+    width: NotRequired[int | None]
+    height: NotRequired[int | None]
+    scores: NotRequired[dict]
+    source: NotRequired[dict]
+    annotations: NotRequired[dict]
+
+
 _JSON_FIELDS = (
     "key", "dataset", "task", "language", "width", "height", "text", "scores", "source", "annotations",
 )  # fmt: skip
@@ -99,7 +120,9 @@ def from_members(members: dict[str, bytes]) -> Sample:
     """Rebuild a sample from its members by extension. Raises ValueError when there is no valid `json` member."""
     if "json" not in members:
         raise ValueError(f"not a sample of ours: it has members {sorted(members)}, but no json")
-    record = json.loads(members["json"])
+    record = load_json(members["json"])
+    if why := misfit(record, _Record):
+        raise ValueError(f"not a sample of ours: {why}")
     images = [
         EncodedImage(members[name], name.rpartition(".")[2])
         for name in sorted(members)

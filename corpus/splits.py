@@ -99,6 +99,11 @@ class Sink:
         entry = {"key": key, "row": row, "outcome": ERROR, "rule": kind, "detail": detail[:500]}
         self._ledger.add(entry | columns)
 
+    def unreadable(self, key: str, row: int, rows: int, detail: str) -> None:
+        """Record that nobody can read `rows` records from `row` on, by one error row."""
+        self.strikes(row, rows)
+        self.error(key, row, "unreadable_rows", detail)
+
     def lose(self, key: str, row: int, verdict: Verdict, **columns) -> None:
         """Record a row that is not kept, by its verdict."""
         if verdict.outcome == ERROR:

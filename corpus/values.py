@@ -22,22 +22,23 @@ def load_json(data: bytes | str) -> object:
     Lone surrogates and NUL become U+FFFD, integers beyond 64 bits their digits as text, NaN and infinities None.
     Raises ValueError for what is no JSON and for what is nested deeper than MAX_DEPTH.
     """
-    text = data.decode("utf-8-sig", "replace") if isinstance(data, bytes) else data
-    if not is_hard(text):
-        return _plain.decode(text)
+    text = (data.decode("utf-8", "replace") if isinstance(data, bytes) else data).removeprefix("\ufeff")
     try:
-        value = _careful.decode(text)
+        value = (_careful if _LONG_NUMBER.search(text) else _plain).decode(text)
     except RecursionError:
         raise ValueError(TOO_DEEP) from None
-    if depth(value) > MAX_DEPTH:
+    if _may_be_deep(text) and depth(value) > MAX_DEPTH:
         raise ValueError(TOO_DEEP)
-    return valid(value)
+    return valid(value) if "\\u" in text or "\0" in text else value
 
 
 def is_hard(text: str) -> bool:
     """Tell whether JSON may spell what cannot be held: escapes, long numbers, NUL, many brackets."""
-    deep = text.count("[") + text.count("{") > MAX_DEPTH
-    return deep or "\\u" in text or "\0" in text or _LONG_NUMBER.search(text) is not None
+    return "\\u" in text or "\0" in text or _may_be_deep(text) or _LONG_NUMBER.search(text) is not None
+
+
+def _may_be_deep(text: str) -> bool:
+    return text.count("[") + text.count("{") > MAX_DEPTH
 
 
 def raw_value(text: str, start: int) -> tuple[object, int]:

@@ -21,11 +21,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cleaners import clip, rules
+from corpus.bugs import why_data
 from corpus.catalog import Dataset
 from corpus.inputs import fingerprint, names
 from corpus.ledger import KEPT
 from corpus.readers import pairs
 from corpus.readers.pairs import Pair
+from corpus.readers.parquet import group_rows, text_chunks
+from corpus.readers.rows import BadFile, BadRow
 from corpus.shards import keys_in
 from corpus.splits import Sink, Split
 from pipelines.engine import job
@@ -43,6 +46,8 @@ def main() -> None:
     dataset = dataset_of(args, "clean_laion")
     inputs = _without_sidecars(job.find_inputs(args.input))
     splits = list(_plan(inputs, dataset, args.by_content))
+    if splits and all(split.source["kind"] == "unreadable" for split in splits):
+        raise job.UserError("; ".join(split.source["detail"] for split in splits[:3]))
     metadata = {split.source["kind"] for split in splits} - {"unreadable"} == {"urls"}
     if not metadata and any(split.source["kind"] == "urls" for split in splits):
         raise job.UserError("the input mixes parquet of URLs alone with images: clean them into two folders")
@@ -102,13 +107,11 @@ def _sources(url: str, dataset: Dataset) -> Iterator[dict]:
             parquet = pq.ParquetFile(file)
             layout = pairs.table_layout(parquet.schema_arrow, dataset.columns, dataset.reader, url)
             kind = "table" if layout.image else "urls"
-            rows_by_group = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
-            for groups, first_row in _slices(rows_by_group):
+            for groups, first_row in _slices(group_rows(file, url)):
                 yield {"kind": kind, "url": url, "row_groups": groups, "first_row": first_row}
-    except pairs.MissingColumns as error:
-        raise job.UserError(str(error)) from None
-    except (pa.ArrowException, OSError) as error:
-        yield {"kind": "unreadable", "url": url, "detail": str(error)}
+    except Exception as error:
+        told = isinstance(error, (BadFile, pairs.MissingColumns))
+        yield {"kind": "unreadable", "url": url, "detail": str(error) if told else f"{url}: {why_data(error)}"}
 
 
 def _slices(rows_by_group: list[int]) -> Iterator[tuple[list[int], int]]:
@@ -137,7 +140,7 @@ def clean_split(
     source = split.source
     sink.expects(_held(source, limit), limit=None if source["kind"] == "unreadable" else limit)
     if source["kind"] == "unreadable":
-        sink.error(f"{dataset.name}/{split.id}/000000", 0, "unreadable_file", f"{source['url']}: {source['detail']}")
+        sink.error(f"{dataset.name}/{split.id}/000000", 0, "unreadable_file", source["detail"])
     elif source["kind"] == "urls":
         _clean_urls(split, sink, dataset, limit)
     else:
@@ -146,7 +149,10 @@ def clean_split(
         is_shard = source["kind"] == "shard"
         batches = _shard_batches(split, dataset) if is_shard else _table_batches(split, dataset, images)
         for batch in _limited(batches, limit):
-            cleaner.clean(batch)
+            if isinstance(batch, BadRow):
+                cleaner.lose(batch)
+            else:
+                cleaner.clean(batch)
         if is_shard and limit is None:
             cleaner.account_for_sidecar()
 
@@ -158,7 +164,7 @@ def _held(source: Mapping, limit: int | None) -> np.ndarray:
     if source["kind"] == "shard":
         keys = keys_in(source["url"])
         lost = [] if limit is not None else pairs.lost_downloads(source["url"], set(keys))
-        return np.arange(len(keys) + sum(1 for _ in lost))
+        return np.arange(len(keys) + len(lost))
     with fsspec.open(source["url"], "rb") as file:
         footer = pq.read_metadata(file)
     rows = sum(footer.row_group(group).num_rows for group in source["row_groups"])
@@ -168,8 +174,9 @@ def _held(source: Mapping, limit: int | None) -> np.ndarray:
 def _limited(batches, limit: int | None):
     left = limit
     for batch in batches:
-        yield batch if left is None else batch[:left]
-        if left is not None and (left := left - len(batch)) <= 0:
+        bad = isinstance(batch, BadRow)
+        yield batch if left is None or bad else batch[:left]
+        if left is not None and (left := left - (batch.rows if bad else len(batch))) <= 0:
             return
 
 
@@ -186,6 +193,10 @@ def _table_batches(split: Split, dataset: Dataset, images: str | None) -> Iterat
         layout = pairs.table_layout(pq.read_schema(file), dataset.columns, dataset.reader, source["url"])
         row = source["first_row"]
         for table in pairs.tables(file, source["row_groups"]):
+            if isinstance(table, BadRow):
+                yield table
+                row += table.rows
+                continue
             yield from pairs.table_pairs(table, layout, row, Path(images) if images else None)
             row += table.num_rows
 
@@ -201,6 +212,10 @@ def _clean_urls(split: Split, sink: Sink, dataset: Dataset, limit: int | None) -
         for table in pairs.tables(file, source["row_groups"], pairs.URL_ROWS):
             if limit is not None and row >= limit:
                 return
+            if isinstance(table, BadRow):
+                sink.unreadable(f"{dataset.name}/{split.id}/{row:06d}", row, table.rows, table.detail)
+                row += table.rows
+                continue
             table = table.slice(0, None if limit is None else limit - row)
             _clean_table(table, layout, split, sink, dataset, row)
             row += table.num_rows
@@ -216,7 +231,7 @@ def _clean_table(
     text_column = layout.columns["text"]
     cleaned = table.set_column(table.column_names.index(text_column), text_column, verdicts["text_after"])
     if pairs.KEY_COLUMN in cleaned.column_names:
-        found = [pairs.found_key(value) for value in cleaned[pairs.KEY_COLUMN].to_pylist()]
+        found = [pairs.found_key(value) for value in text_chunks(cleaned[pairs.KEY_COLUMN]).to_pylist()]
         verdicts = verdicts.append_column("source_key", pa.array(found, pa.string()))
         cleaned = cleaned.drop_columns([pairs.KEY_COLUMN])
     sink.write_table(cleaned.append_column(pairs.KEY_COLUMN, keys).filter(kept))

@@ -9,6 +9,7 @@ lists do as well. Samples keep the order of the rows. Every URL has its ledger r
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
 
 if __name__ == "__main__":  # run as a script: the checkout's root, not pipelines/, holds the packages
@@ -20,7 +21,7 @@ from corpus.catalog import Dataset, find
 from corpus.folder import OutputFolder
 from corpus.inputs import fingerprint, names
 from corpus.ledger import Fuse
-from corpus.readers.rows import BadFile
+from corpus.readers.slices import plan_all
 from corpus.readers.urls import plan_urls
 from corpus.splits import Split
 from pipelines.engine import job
@@ -28,6 +29,7 @@ from pipelines.fetch.answers import ROBOTS
 from pipelines.fetch.client import Limits
 from pipelines.fetch.guard import DnsCache
 from pipelines.fetch.run import fetch_split
+from pipelines.work.annotated import user_errors
 from pipelines.work.datasets import whole_catalog
 
 ROWS_PER_SPLIT = 10_000
@@ -84,15 +86,14 @@ def _settings(dataset: Dataset, args, limits: Limits) -> dict:
 
 
 def _plan(inputs: list[str], dataset: Dataset, by_content: bool) -> Iterator[Split]:
-    for url, name in names(inputs).items():
-        of_file = fingerprint(url, by_content=by_content)
-        try:
-            pieces = plan_urls(url, dataset.columns, dataset.reader, ROWS_PER_SPLIT)
-        except BadFile as error:
-            raise job.UserError(str(error)) from None
-        for number, piece in enumerate(pieces):
+    with user_errors():
+        pieces = plan_all(inputs, lambda url: plan_urls(url, dataset.columns, dataset.reader, ROWS_PER_SPLIT))
+    name_of = names(inputs)
+    for url, of_file in groupby(pieces, key=lambda piece: piece.paths[0]):
+        mark = fingerprint(url, by_content=by_content)
+        for number, piece in enumerate(of_file):
             where = {"start": piece.start, "stop": piece.stop}
-            yield Split(f"{name}-{number:05d}", {"url": url, "slice": asdict(piece)}, of_file | where)
+            yield Split(f"{name_of[url]}-{number:05d}", {"url": url, "slice": asdict(piece)}, mark | where)
 
 
 def _splits_with_errors(output: str, splits: list[Split]) -> set[str]:

@@ -7,7 +7,6 @@ there.
 import fnmatch
 import functools
 import glob
-import json
 import os
 import tarfile
 from pathlib import PurePosixPath
@@ -16,6 +15,7 @@ from corpus.damage import CorruptSample, how_to_mend
 from corpus.readers.rows import BadFile, ImageRef
 from corpus.records import IMAGE_EXTENSIONS, BadImage
 from corpus.shards import indexed
+from corpus.values import load_json
 
 MAX_IMAGE_BYTES = 64 << 20
 _EXTENSIONS = (*IMAGE_EXTENSIONS, "jpeg", "gif", "bmp", "tif", "tiff")
@@ -152,10 +152,9 @@ class ImageShards:
 
 def _url(data: bytes) -> str | None:
     try:
-        record = json.loads(data)
+        record = load_json(data)
     except ValueError:
         return None
     source = record.get("source") if isinstance(record, dict) else None
-    return (source.get("url") if isinstance(source, dict) else None) or (
-        record.get("url") if isinstance(record, dict) else None
-    )
+    urls = [each.get("url") for each in (source, record) if isinstance(each, dict)]
+    return next((url for url in urls if isinstance(url, str) and url), None)

@@ -4,10 +4,9 @@ Every reader yields batches; a batch holds one `Pair` or table row for every inp
 Schemas: the datasets' own repositories; img2dataset's layout: its README.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 import fsspec
@@ -15,14 +14,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from corpus.bugs import why_data
+from corpus.readers.parquet import text_chunks, whole_groups
+from corpus.readers.rows import BadRow
 from corpus.records import IMAGE_EXTENSIONS, BadImage, image_header
 from corpus.shards import RawSample, read_samples
+from corpus.values import load_json, valid_text
 
 BATCH_ROWS = 1024
 BATCH_BYTES = 64 << 20
 TABLE_ROWS = 65_536  # of tables that may hold images
 URL_ROWS = 131_072  # of tables without: fewer batches, since Arrow compiles every pattern anew for each
 KEY_COLUMN = "sample_key"  # carries a row's key from metadata mode through a downloader
+_NUMBER = r"^[+-]?([0-9]{1,18}(\.[0-9]{0,18})?|\.[0-9]{1,18})([eE][+-]?[0-9]{1,2})?$"
 LONGEST_KEY = 500  # of those found in data
 # img2dataset and Hugging Face name the bytes so; a struct has the fields `bytes` and `path`.
 _IMAGE_COLUMNS = ("image", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes", "image_path", "path")
@@ -79,7 +83,7 @@ def _shard_pair(row: int, raw: RawSample, columns: Mapping[str, str]) -> Pair:
         pair.problem, pair.detail = "no_image", f"{len(images)} images among members {sorted(raw.members)}"
         return pair
     try:
-        record = json.loads(raw.members.get("json", b"{}"))
+        record = load_json(raw.members.get("json", b"{}"))
         _take_record(pair, record if isinstance(record, dict) else {}, raw.members, columns)
     except ValueError as error:
         pair.problem, pair.detail = "bad_json", str(error)
@@ -90,16 +94,16 @@ def _shard_pair(row: int, raw: RawSample, columns: Mapping[str, str]) -> Pair:
 def _take_record(pair: Pair, record: dict, members: Mapping[str, bytes], columns: Mapping[str, str]) -> None:
     text = record.get(columns["text"])
     if text is None and "txt" in members:
-        text = members["txt"].decode("utf-8", "replace")
+        text = valid_text(members["txt"].decode("utf-8", "replace"))
     if text is None:
         text = record.get("caption", record.get("text"))
-    if isinstance(text, str):  # JSON can spell lone surrogates, which no UTF-8 column can hold
-        pair.text = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+    pair.text = text if isinstance(text, str) else None
     scores = record.get("scores") if isinstance(record.get("scores"), dict) else {}
     pair.clip_score = _number(record.get(columns.get("clip_score"), scores.get("clip")))
     if found := found_key(record.get(KEY_COLUMN)):
         pair.source[KEY_COLUMN] = found
-    url = record.get("url") or record.get(columns.get("url")) or (record.get("source") or {}).get("url")
+    source = record.get("source") if isinstance(record.get("source"), dict) else {}
+    url = record.get("url") or record.get(columns.get("url")) or source.get("url")
     if isinstance(url, str):
         pair.source["url"] = url
 
@@ -136,12 +140,19 @@ def _batches(pairs: Iterator[Pair]) -> Iterator[list[Pair]]:
         yield batch
 
 
-def lost_downloads(tar: str, seen: set[str]) -> Iterator[tuple[str, str, str]]:
-    """Yield what `failed_downloads` finds in the parquet beside a tar; nothing where none lies there."""
+def lost_downloads(tar: str, seen: set[str]) -> list[tuple[str, str, str]]:
+    """Return what `failed_downloads` finds in the parquet beside a tar; nothing where none lies there.
+
+    One that cannot be read is one `unreadable_sidecar`: which rows the tar lacks, nobody knows.
+    """
     fs, path = fsspec.core.url_to_fs(tar.removesuffix(".tar") + ".parquet")
-    if fs.isfile(path):
+    if not fs.isfile(path):
+        return []
+    try:
         with fs.open(path, "rb") as file:
-            yield from failed_downloads(file, seen)
+            return list(failed_downloads(file, seen))
+    except Exception as error:
+        return [(PurePosixPath(path).name, "unreadable_sidecar", f"{path}: {why_data(error)}")]
 
 
 def failed_downloads(sidecar: BinaryIO, seen: set[str]) -> Iterator[tuple[str, str, str]]:
@@ -156,7 +167,8 @@ def failed_downloads(sidecar: BinaryIO, seen: set[str]) -> Iterator[tuple[str, s
     if not ours and "status" not in names:  # the ledger of a job that downloaded nothing
         return
     columns = ["key", "outcome", "rule", "detail"] if ours else ["key", "status", "error_message"]
-    for row in pq.read_table(sidecar, columns=columns).to_pylist():
+    table = pq.read_table(sidecar, columns=columns)
+    for row in pa.table({name: text_chunks(table[name]) for name in columns}).to_pylist():
         if ours and row["outcome"] != "kept":
             yield row["key"], "not_downloaded", f"{row['rule']}: {row['detail']}"
         elif not ours and row["status"] != "success":
@@ -186,41 +198,35 @@ def table_layout(schema: pa.Schema, columns: Mapping[str, str], reader: str, whe
             f"{where}: no column {', '.join(map(repr, lacking))}; it has {', '.join(schema.names)}. "
             "Choose another --dataset, or set the entry's `columns` in a catalog of your own (--catalog)"
         )
+    if twice := [name for name in (*found.values(), image) if name and schema.names.count(name) > 1]:
+        raise MissingColumns(f"{where}: two columns are named {twice[0]!r}, which of them is meant?")
     if READERS[reader].swapped and not _JOINED_COLUMNS & set(schema.names) and {"width", "height"} <= found.keys():
         found = found | {"width": found["height"], "height": found["width"]}
     return TableLayout(found, image if image in schema.names else None)
 
 
-def tables(file: BinaryIO, row_groups: Sequence[int], rows: int = TABLE_ROWS) -> Iterator[pa.Table]:
-    """Yield the rows of some row groups as tables of bounded size, all columns."""
-    parquet = pq.ParquetFile(file)
-    for batch in parquet.iter_batches(batch_size=rows, row_groups=list(row_groups), use_threads=False):
-        yield pa.Table.from_batches([batch])
+def tables(file: BinaryIO, row_groups: Sequence[int], rows: int = TABLE_ROWS) -> Iterator[pa.Table | BadRow]:
+    """Yield the rows of some row groups as tables of bounded size, all columns; a BadRow for rows that are damaged."""
+    for batch in whole_groups(file, row_groups, rows):
+        yield batch if isinstance(batch, BadRow) else pa.Table.from_batches([batch])
 
 
 def rule_columns(table: pa.Table, layout: TableLayout) -> pa.Table:
     """Return text (string), width, height (int32) and clip_score (float64) as the rules take them."""
-    made = {"text": valid_text(table[layout.columns["text"]])}
+    made = {"text": text_chunks(table[layout.columns["text"]])}
     for name, kind in (("width", pa.int32()), ("height", pa.int32()), ("clip_score", pa.float64())):
         if name in layout.columns:
             made[name] = _numeric(table[layout.columns[name]], kind)
     return pa.table(made)
 
 
-def valid_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return a string column; bytes that are not UTF-8 become U+FFFD instead of breaking every kernel after this."""
-    try:
-        column = column.cast(pa.string())
-        column.validate(full=True)
-        return column
-    except pa.ArrowInvalid:
-        raw = column.cast(pa.binary()).to_pylist()
-        text = [value if value is None else value.decode("utf-8", "replace") for value in raw]
-        return pa.chunked_array([pa.array(text, pa.string())])
-
-
 def _numeric(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    numbers = pc.cast(column, pa.float64(), safe=False)
+    """Return a column as numbers; null where it holds something else ("n/a", "")."""
+    try:
+        numbers = pc.cast(column, pa.float64(), safe=False)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        texts = pc.utf8_trim_whitespace(text_chunks(column))
+        numbers = pc.cast(pc.if_else(pc.match_substring_regex(texts, _NUMBER), texts, None), pa.float64())
     usable = pc.and_(pc.is_finite(numbers), pc.less(pc.abs(numbers), 2**31))
     return pc.cast(pc.if_else(usable, numbers, None), kind, safe=False)
 
@@ -228,8 +234,8 @@ def _numeric(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
 def table_pairs(table: pa.Table, layout: TableLayout, first_row: int, images: Path | None) -> Iterator[list[Pair]]:
     """Yield batches of pairs of a table whose image column holds bytes, or paths below the folder `images`."""
     rules = rule_columns(table, layout).to_pylist()
-    urls = table[layout.columns["url"]].to_pylist() if "url" in layout.columns else [None] * len(rules)
-    keys = table[KEY_COLUMN].to_pylist() if KEY_COLUMN in table.column_names else [None] * len(rules)
+    urls = text_chunks(table[layout.columns["url"]]).to_pylist() if "url" in layout.columns else [None] * len(rules)
+    keys = text_chunks(table[KEY_COLUMN]).to_pylist() if KEY_COLUMN in table.column_names else [None] * len(rules)
     values = table[layout.image]
 
     def pairs() -> Iterator[Pair]:
@@ -238,9 +244,18 @@ def table_pairs(table: pa.Table, layout: TableLayout, first_row: int, images: Pa
             pair.source = {"url": url} if url else {}
             if found := found_key(key):
                 pair.source[KEY_COLUMN] = found
-            yield _with_stored_image(pair, values[i].as_py(), images)
+            yield _with_cell(pair, values[i], images)
 
     return _batches(pairs())
+
+
+def _with_cell(pair: Pair, cell: pa.Scalar, images: Path | None) -> Pair:
+    try:
+        value = cell.as_py()
+    except Exception as error:  # a path that is no UTF-8
+        pair.problem, pair.detail = "no_image", why_data(error)
+        return pair
+    return _with_stored_image(pair, value, images)
 
 
 def _with_stored_image(pair: Pair, value, images: Path | None) -> Pair:
@@ -258,10 +273,15 @@ def _read_below(pair: Pair, name: str, images: Path | None) -> bytes | None:
     if images is None:
         pair.problem, pair.detail = "image_path_not_allowed", f"{name!r}: name the folder of images with --images"
         return None
-    path = (images / name).resolve()
+    try:
+        path = (images / name.replace("\0", "\ufffd")).resolve()
+        found = path.is_file()
+    except (OSError, RuntimeError) as error:  # a name too long for any file, a loop of links
+        pair.problem, pair.detail = "image_file_missing", f"{name[:200]!r}: {error}"[:300]
+        return None
     if not path.is_relative_to(images.resolve()):
         pair.problem, pair.detail = "path_outside_images", repr(name)
-    elif not path.is_file():
+    elif not found:
         pair.problem, pair.detail = "image_file_missing", repr(name)
     else:
         return path.read_bytes()

@@ -1,6 +1,6 @@
 """Parquet by row group: a damaged group costs its own rows, and a damaged value its own row."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -11,6 +11,7 @@ from corpus.bugs import why_data
 from corpus.readers.rows import BadFile, BadRow
 from corpus.values import valid
 
+_SPELT = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
 DAMAGED = "unreadable_rows"
 MOST_ROWS_PER_BYTE = 1000  # a column of one value compresses well, but not without end
 
@@ -81,12 +82,39 @@ def _record(row: pa.RecordBatch) -> dict | BadRow:
         return BadRow("bad_record", why_data(error))
 
 
+def whole_groups(file: BinaryIO, groups: Sequence[int], size: int) -> Iterator[pa.RecordBatch | BadRow]:
+    """Yield the rows of some groups in batches of at most `size`; a BadRow for a damaged group's rest.
+
+    Group by group from the damage on, and not before: batches that end where groups do would be many.
+    """
+    parquet, read = pq.ParquetFile(file), 0
+    try:
+        for batch in parquet.iter_batches(size, row_groups=list(groups), use_threads=False):
+            batch.validate()
+            read += batch.num_rows
+            yield batch
+    except Exception as error:
+        why_data(error)
+    rows = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
+    for group in groups:
+        if read < rows[group]:
+            yield from _of_group(parquet, group, sum(rows[:group]), read, rows[group], size)
+        read = max(read - rows[group], 0)
+
+
 def text_column(column: pa.Array) -> pa.Array:
-    """Return a string column in which bytes that are no UTF-8 are U+FFFD."""
+    """Return a string column: what is no UTF-8 is U+FFFD, and null what is no text at all."""
     try:
         text = column.cast(pa.string())
         text.validate(full=True)
         return text
-    except pa.ArrowInvalid:
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        if not any(is_kind(column.type) for is_kind in _SPELT):
+            return pa.nulls(len(column), pa.string())
         raw = pc.cast(column, pa.binary()).to_pylist()
         return pa.array([value if value is None else value.decode("utf-8", "replace") for value in raw], pa.string())
+
+
+def text_chunks(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Do as `text_column` does."""
+    return pa.chunked_array([text_column(chunk) for chunk in column.chunks], pa.string())

@@ -5,16 +5,20 @@ other TSV and CSV names its columns in its first line. Parquet may come from cle
 are carried on.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow.parquet as pq
 
+from corpus.readers.boundary import made_of
 from corpus.readers.captions import READERS
 from corpus.readers.pairs import KEY_COLUMN, found_key
 from corpus.readers.rows import BadFile, BadRow
 from corpus.readers.slices import Slice, detect, held, open_file, plan, plan_arrays, read
+from corpus.values import valid_text
 
 _HEADERLESS = ("cc12m", "cc3m")
 _LONGEST_HEADER = 1 << 16
@@ -42,15 +46,15 @@ def plan_urls(path: str, columns: Mapping[str, str], reader: str, rows: int) -> 
 def read_urls(piece: Slice, columns: Mapping[str, str], reader: str) -> Iterator[tuple[int, UrlRow | BadRow]]:
     """Yield (ordinal in the file, row). In text formats that is the line's number, from 0; a header is no row."""
     if reader in (*_HEADERLESS, "sbu"):
-        for row, record in read(piece):
-            yield row, _caption_row(record, reader)
-        return
-    tsv = _tsv_header(piece.paths[0]) if piece.format == "lines" else None
+        parse, first = partial(_caption_row, reader=reader), 0
+    elif piece.format == "lines":
+        parse, first = partial(_cells_row, header=_tsv_header(piece.paths[0]), columns=columns), 1
+    else:
+        parse, first = partial(_record_row, columns=columns), 0
     for row, record in read(piece):
-        if tsv is None:
-            yield row, _record_row(record, columns)
-        elif row > 0:
-            yield row, _cells_row(record.split("\t"), tsv, columns)
+        if row >= first:
+            (found,) = made_of(record, lambda record: [parse(record)])
+            yield row, found
 
 
 def held_urls(piece: Slice, reader: str) -> np.ndarray:
@@ -80,31 +84,28 @@ def _column_names(path: str) -> list[str]:
 
 def _tsv_header(path: str, separator: str = "\t") -> list[str]:
     with open_file(path) as file:
-        line = file.readline(_LONGEST_HEADER).decode("utf-8-sig", "replace")
+        line = valid_text(file.readline(_LONGEST_HEADER).decode("utf-8-sig", "replace"))
     return [name.strip().strip('"') for name in line.split(separator)]
 
 
 def _caption_row(record, reader: str) -> UrlRow | BadRow:
-    if isinstance(record, BadRow):
-        return record
     found = next(READERS[reader].parse(record, {}, {}))
     return found if isinstance(found, BadRow) else UrlRow(found.image.url, found.text)
 
 
-def _cells_row(cells: list[str], header: list[str], columns: Mapping[str, str]) -> UrlRow | BadRow:
+def _cells_row(line: str, header: list[str], columns: Mapping[str, str]) -> UrlRow | BadRow:
+    cells = line.split("\t")
     if len(cells) != len(header):
         return BadRow("bad_line", f"{len(cells)} cells under {len(header)} headings: {cells[:4]}"[:200])
     return _record_row(dict(zip(header, cells, strict=True)), columns)
 
 
 def _record_row(record, columns: Mapping[str, str]) -> UrlRow | BadRow:
-    if isinstance(record, BadRow):
-        return record
     url, text, key = record.get(columns["url"]), record.get(columns.get("text")), record.get(KEY_COLUMN)
     if not isinstance(url, str) or not url.strip():
         return BadRow("no_url", f"column {columns['url']!r} holds {str(url)[:80]!r}")
     if isinstance(text, bytes):
-        text = text.decode("utf-8", "replace")
+        text = valid_text(text.decode("utf-8", "replace"))
     text = text if isinstance(text, str) else ""
     return UrlRow(url.strip(), text, found_key(key), _number(record.get(columns.get("clip_score"))))
 
@@ -112,6 +113,6 @@ def _record_row(record, columns: Mapping[str, str]) -> UrlRow | BadRow:
 def _number(value) -> float | None:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
-    return number if number == number else None
+    return number if math.isfinite(number) else None

@@ -7,7 +7,6 @@ from collections import defaultdict
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 
 from PIL import Image
 from yarl import URL
@@ -17,7 +16,6 @@ from corpus.folder import OutputFolder
 from corpus.ledger import ERROR, KEPT, BlownFuse
 from corpus.readers.pairs import KEY_COLUMN
 from corpus.readers.rows import BadRow
-from corpus.readers.slices import Slice
 from corpus.readers.urls import UrlRow, held_urls, read_urls
 from corpus.records import EncodedImage, Sample, decode_image, from_members, image_header
 from corpus.shards import IndexedShard
@@ -26,6 +24,7 @@ from corpus.verdicts import Lost, Verdict, failed
 from pipelines.fetch.client import Client, Limits
 from pipelines.fetch.guard import DnsCache
 from pipelines.fetch.ordered import Spool, in_order
+from pipelines.work.annotated import records, slice_of
 
 HOST_FAILURES = 20  # in a row; then the host's further rows of the split are not asked for
 LOST_HOSTS = 200  # one after another, none of them reachable: it is our network that is down
@@ -64,9 +63,8 @@ def fetch_split(
 
     `earlier` names the folder whose failed rows alone are fetched again; its other rows are copied.
     """
-    piece = Slice(**{k: tuple(v) if isinstance(v, list) else v for k, v in split.source["slice"].items()})
-    sink.expects(held_urls(piece, dataset.reader), limit=limit)
-    rows = islice(read_urls(piece, dataset.columns, dataset.reader), limit)
+    sink.expects(held_urls(slice_of(split), dataset.reader), limit=limit)
+    rows = records(split, sink, limit, lambda piece: read_urls(piece, dataset.columns, dataset.reader))
     settled = EarlierRows(earlier, split.id) if earlier else None
     run = FetchRun(split, sink, dataset, settled, max_side)
     asyncio.run(run.fetch(rows, Client(limits, dns, run.given_up)))

@@ -132,6 +132,9 @@ class PageWriter:
             columns["thumbnail"] = self._thumbnail(rule, images[0]) if described["verdict"] else None
             self._sink.drop(key, ordinal, rule, value=value, threshold=threshold, **columns)
             return
+        if not images:  # `blank` may be switched off, but nothing can be made of a page without lines
+            self._sink.drop(key, ordinal, "blank", value=0, **columns)
+            return
         self._sink.splits(ordinal, len(images))
         for number, (window, image) in enumerate(zip(described["windows"], images, strict=True)):
             row_columns = columns | _window_columns(window) | {"window": number}

@@ -10,6 +10,7 @@ from corpus.catalog import Dataset
 from corpus.ledger import DROPPED, ERROR, KEPT
 from corpus.readers import pairs
 from corpus.readers.pairs import Pair
+from corpus.readers.rows import BadRow
 from corpus.records import BadImage, EncodedImage, Sample, decode_image
 from corpus.splits import Sink, Split
 from pipelines.engine.thumbnails import Thumbnails
@@ -47,6 +48,12 @@ class PairCleaner:
             if is_kept and pair.problem is None:
                 self._sink.write(self._sample(pair, text))
         self._record(batch, whole, verdicts)
+
+    def lose(self, lost: BadRow) -> None:
+        """Record the rows of a damaged part of a table, which follow those that were cleaned."""
+        row = self._split.source["first_row"] + self._rows
+        self._sink.unreadable(self._key(row), row, lost.rows, lost.detail)
+        self._rows += lost.rows
 
     def account_for_sidecar(self) -> None:
         """Record the rows that img2dataset's parquet lists and the tar does not hold."""

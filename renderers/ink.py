@@ -8,7 +8,6 @@ import math
 
 import cv2
 import numpy as np
-import numpy.ma  # noqa: F401 - np.median's own, which it looks for at its first use, when no file opens any more
 
 from renderers.page import Quad, Rect, bounds
 

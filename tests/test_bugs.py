@@ -101,7 +101,7 @@ def test_the_boundaries_of_images_let_a_bug_through(monkeypatch, work, module, n
 def test_the_boundary_of_pdf_pages_lets_a_bug_through_and_keeps_what_mupdf_raises(monkeypatch):
     document = pdf.open_pdf(page())
     with monkeypatch.context() as planted:
-        planted.setattr(pdf, "spaces_overlap", a_mistake)
+        planted.setattr(pdf, "reading_order", a_mistake)
         assert isinstance(caught(pdf.render_page, document, 0, pdf.PdfSettings()), Bug)
     error = caught(pdf.render_page, document, 7, pdf.PdfSettings())
     assert isinstance(error, BadDocument) and error.kind == "bad_page"

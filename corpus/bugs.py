@@ -53,6 +53,7 @@ def is_system(error: BaseException) -> bool:
         return True
     if isinstance(error, OSError):
         return error.errno is not None or isinstance(error, _SYSTEM)
+    # By name: importing pyarrow starts a thread, and the PDF parser's locks bind one alone.
     return isinstance(error, MemoryError) and library != "pyarrow"
 
 

@@ -91,7 +91,5 @@ def _is_common(char: str) -> bool:
 
 def mojibake(text: str) -> float:
     """Return signs of one encoding read as another, for every 100 characters."""
-    if text.isascii() or not text:
-        return 0.0
-    sample = text[:4000]
-    return 100 * badness(sample) / len(sample)
+    sample = text.replace("\ufffd", "")[:4000]  # what cannot be decoded is counted by a rule of its own
+    return 100 * badness(sample) / len(sample) if not sample.isascii() else 0.0

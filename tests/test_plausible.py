@@ -55,5 +55,9 @@ def test_western_mojibake():
     assert mojibake(text.encode().decode("latin-1")) > LIMIT["mojibake"] > mojibake(text)
 
 
+def test_undecodable_characters_are_the_matter_of_another_rule():
+    assert mojibake("\ufffd" * 600 + "und sonst ein schöner Satz, der länger ist") == 0
+
+
 def test_too_little_text_is_not_judged():
     assert letter_surprise("Lnqqhrnm") == rare_han_share("鐩鐨") == mojibake("") == 0

@@ -8,6 +8,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pyarrow as pa
 import pymupdf
 import pytest
 from PIL import Image
@@ -15,6 +16,7 @@ from warcio.warcwriter import WARCWriter
 
 from corpus import bugs, records
 from corpus.bugs import Bug, raise_ours
+from corpus.readers.boundary import made_of
 from pipelines import render_pdf
 from pipelines.engine import job
 from pipelines.work import documents, stage
@@ -165,3 +167,26 @@ class _BuggyProcess:
             yield a_mistake()
         except Exception as error:
             raise_ours(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "whose"),
+    [
+        (OSError("Unexpected end of stream"), "data"), (pa.ArrowMemoryError("malloc of size 2**60"), "data"),
+        (RecursionError("too deep"), "data"), (EOFError("cut"), "data"), (UnicodeError("no UTF-8"), "data"),
+        (OSError(28, "No space left on device"), "system"), (ConnectionError("reset"), "system"),
+        (TimeoutError("no answer"), "system"), (MemoryError(), "system"), (KeyboardInterrupt(), "system"),
+    ],
+)  # fmt: skip
+def test_one_place_tells_the_data_s_errors_from_the_system_s(error, whose):
+    def parse(record):
+        raise error
+
+    if whose == "data":
+        (row,) = made_of({}, parse)
+        assert row.kind == "bad_record" and type(error).__name__ in row.detail
+    else:
+        with pytest.raises(type(error)):
+            made_of({}, parse)
+    with pytest.raises(Bug, match="a_mistake"):
+        made_of({}, a_mistake)

@@ -338,3 +338,11 @@ def test_an_empty_file_is_no_rows(module, tmp_path):
     run_job(module, "--input", tmp_path / "a.jsonl", "--output", tmp_path / "out")
     (manifest,) = OutputFolder(str(tmp_path / "out")).manifests().values()
     assert manifest.counts.rows == 0
+
+
+def test_a_page_without_lines_is_blank_though_the_rule_is_off(tmp_path):
+    (tmp_path / "a.pdf").write_bytes(inputs.pdf_document(""))
+    off = ("--rule", "blank=off", "--rule", "too_few_characters=off")
+    run_job(render_pdf, "--input", tmp_path / "a.pdf", *off, "--output", tmp_path / "out")
+    (manifest,) = OutputFolder(str(tmp_path / "out")).manifests().values()
+    assert manifest.counts.dropped == {"blank": 1}

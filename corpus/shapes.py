@@ -30,6 +30,10 @@ def _said(record, errors: list[dict]) -> str:
     missing = [_path(record, each) for each in errors if each["type"] == "missing"]
     if missing and isinstance(record, dict):
         return f"{', '.join(missing)} missing; it has {', '.join(map(str, record))}"
+    if isinstance(record, dict) and errors[0]["type"] == "tuple_type":  # a file of records by id
+        return (
+            f"a JSON object of records by their ids is expected; this is one record, with {', '.join(map(str, record))}"
+        )
     where, found = _path(record, errors[0]), errors[0]["input"]
     wanted = [each["msg"].removeprefix("Input should be a valid ") for each in errors if _path(record, each) == where]
     seen = type(found).__name__ + (f" {str(found)[:80]!r}" if isinstance(found, (str, int, float)) else "")

@@ -68,5 +68,7 @@ def test_a_record_that_lacks_something_is_named(tmp_path, task, record, message)
 
 @pytest.mark.parametrize("name", ["gqa", "ocr-vqa", "scienceqa"])
 def test_another_layout_than_the_benchmarks_is_refused_in_words(tmp_path, name):
-    with pytest.raises(BadFile, match="missing; it has image, question, answer|problems by id is expected"):
+    with pytest.raises(
+        BadFile, match="missing; it has image, question, answer|by their ids is expected|problems by id is expected"
+    ):
         load(name, put(tmp_path / "mine.jsonl", {"image": "a.jpg", "question": "?", "answer": "x"}))

@@ -38,7 +38,7 @@ def test_grounded_captions_come_back(items):
     sample = make("grounded_caption", text=caption, annotations={"regions": regions})
     (formatted,) = format_sample(sample, "grounded_caption")
     if not regions:
-        assert formatted.rule == "no_valid_box"
+        assert formatted.kind == "no_valid_box"
         return
     prompt = "Generate the caption in English with grounding:"
     for parsed in (parse_text(text_of(formatted.pieces)), _by_tokens(formatted)):

@@ -205,7 +205,7 @@ def _split_by_size(lengths: np.ndarray, capacity: int, most: int) -> list[tuple[
     """
     n, total = len(lengths), int(lengths.sum())
     size = min(capacity * n // total, most)
-    if size == most or size == 0:
+    if size in (most, 0):
         return [(np.arange(n), max(size, 1))]
     sums = np.concatenate([[0], np.cumsum(lengths)])
     num_packs = -(-total // capacity)

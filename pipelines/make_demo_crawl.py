@@ -95,7 +95,7 @@ def _icon(pair, image, rng, language):
 
 def _tags(pair, image, rng, language):
     wrap = rng.choice(("<p>{}</p>", "<a href='http://example.com/view?id=9'>{}</a>", "<b>{}</b><br/>",
-                       "{} &amp; more &ndash; 2019", "<div class=\"cap\">{}</div>"))  # fmt: skip
+                       "{} &amp; more &ndash; 2019", '<div class="cap">{}</div>'))  # fmt: skip
     return replace(pair, caption=wrap.format(pair.caption))
 
 

@@ -296,11 +296,10 @@ def _reordered(row: list[Piece]) -> Piece:
     size = max(piece.size for piece in row)
     order = logical_order([(text, box) for text, box in clusters], size)
     boxes = np.array([box for _, box in order])
-    piece = Piece(
+    return Piece(
         [text for text, _ in order], boxes, size, 0, False, row[0].direction, row[0].font,
         sum(piece.misdrawn for piece in row), True,
     )  # fmt: skip
-    return piece
 
 
 def _clusters(piece: Piece) -> list[tuple[str, Rect]]:

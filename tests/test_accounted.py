@@ -275,7 +275,7 @@ def _without_first(items):
 
 
 def committed(output: Path) -> list[str]:
-    return sorted(path.name for path in output.glob("*") if path.name not in ("job.json",) and path.is_file())
+    return sorted(path.name for path in output.glob("*") if path.name != "job.json" and path.is_file())
 
 
 def job_name(name: str) -> str:
@@ -370,7 +370,7 @@ def test_a_part_told_twice_does_not_hide_one_that_is_lost():
 
 
 LINES = {
-    "blank.jsonl": b'{"a": 1}\n\n  \t\r\n{"a": 2}\n\x0b\n{"a": 3}', "empty.jsonl": b"", 
+    "blank.jsonl": b'{"a": 1}\n\n  \t\r\n{"a": 2}\n\x0b\n{"a": 3}', "empty.jsonl": b"",
     "bom.txt": b"\xef\xbb\xbfa\n\nb\n",
     "crlf.tsv": b"a\tb\r\n\r\nc\td\r\n", "bad.jsonl": b"{\n}\nnull\n",
     "quoted.csv": b'h,i\n1,"a\n\nb"\n\n2,c\n', "stray.csv": b'h,i\n5" tall,x\ny,z\n',

@@ -16,7 +16,7 @@ SCRIPTS = sorted(path for path in (ROOT / "pipelines").glob("*.py") if path.read
 
 def commands(page: Path) -> list[str]:
     """Command lines of a page's fenced blocks, continuation lines joined, a prompt taken off."""
-    blocks = re.findall(r"^```[a-z]*\n(.*?)^```", page.read_text(encoding="utf-8"), re.S | re.M)
+    blocks = re.findall(r"^```[a-z]*\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
     lines += re.findall(r"`((?:python|make|torchrun) [^`\n]+)`", page.read_text(encoding="utf-8"))
     lines = [line.strip().removeprefix("$ ") for line in lines]
@@ -36,7 +36,7 @@ def target(command: str) -> tuple[str, ...] | None:
     while words and "=" in words[0]:
         words.pop(0)
     if words[0] == "make":
-        rules = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
+        rules = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert {word for word in words[1:] if "=" not in word} <= set(rules), command
         return None
     if "-m" in words:

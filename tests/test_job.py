@@ -52,7 +52,7 @@ def contents(folder) -> dict[str, bytes]:
     found = {}
     for name in OutputFolder(str(folder)).names():
         data = (folder / name).read_bytes()
-        if name.endswith(".json") or name.endswith(".html"):
+        if name.endswith((".json", ".html")):
             data = b"" if name.startswith("report") else json.dumps(json.loads(data) | {"seconds": 0}).encode()
         found[name] = data
     return found

@@ -31,7 +31,7 @@ def random_source(config: ModelConfig, seed: int, device="cpu") -> Source:
 
 def _initial(name, shape, config, generator, device) -> torch.Tensor:
     last = name.rpartition(".")[2]
-    if last == "bias" or last == "in_proj_bias":
+    if last in {"bias", "in_proj_bias"}:
         return torch.zeros(shape, device=device)
     if len(shape) == 1:
         return torch.ones(shape, device=device)

@@ -19,7 +19,7 @@ def _badness() -> str:
     """Return ftfy's own test for mojibake as RE2, a little wider; `fix_encoding` changes nothing that fails it."""
     source = re.sub(r"(?m)(?<!\\)#.*$", "", BADNESS_RE.pattern)
     parts, inside = [], False
-    for token in re.findall(r"\\u[0-9a-fA-F]{4}|\\U[0-9a-fA-F]{8}|\\.|.", source, re.S):
+    for token in re.findall(r"\\u[0-9a-fA-F]{4}|\\U[0-9a-fA-F]{8}|\\.|.", source, re.DOTALL):
         inside = (inside or token == "[") and token != "]"
         if inside or not token.isspace():
             parts.append(_re2_token(token, inside))
@@ -29,7 +29,7 @@ def _badness() -> str:
 def _re2_token(token: str, inside: bool) -> str:
     """RE2's `\\s` and `\\w` know ASCII alone, and an escaped space is a plain one."""
     wider = {r"\s": r"\s\x{85}\x{A0}\p{Z}", r"\w": r"\w\x{80}-\x{10FFFF}", r"\ ": r"\x20"}.get(token, token)
-    return wider if inside or wider == token or token == r"\ " else f"[{wider}]"
+    return wider if inside or token in (wider, r"\ ") else f"[{wider}]"
 
 
 # Only these can make text differ from its NFC form: marks, conjoining jamo, and letters with canonical equivalents.

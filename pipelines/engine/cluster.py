@@ -88,7 +88,8 @@ def _start_local(ray, workers: int | None) -> None:
                 logging_level="ERROR",
                 log_to_driver=False,  # what goes wrong in a worker comes back as an exception
             )
-            return _verify_token(ray)
+            _verify_token(ray)
+            return
         except SplitFailed:
             raise
         except Exception as error:  # a bare Exception, when a busy machine needs more than Ray's fixed 30 s

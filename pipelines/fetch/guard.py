@@ -135,7 +135,7 @@ class GuardedResolver(AbstractResolver):
         reasons = {address: why_forbidden(address, self._allow_private) for _, address in found}
         allowed = [(kind, address) for kind, address in found if not reasons[address]]
         if not allowed:
-            raise ForbiddenAddress(f"{host} is {sorted(filter(None, reasons.values()))[0]}")
+            raise ForbiddenAddress(f"{host} is {min(filter(None, reasons.values()))}")
         return [_host_entry(host, address, port, kind) for kind, address in allowed]
 
     def _start(self, host: str) -> asyncio.Task:

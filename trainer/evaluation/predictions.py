@@ -20,8 +20,9 @@ def predict(
     todo = unanswered(questions, path)
     with open(path, "a", encoding="utf-8") as file:
         for group in (todo[i : i + batch] for i in range(0, len(todo), batch)):
-            for record in _answer(group, predictor, store):
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            file.writelines(
+                json.dumps(record, ensure_ascii=False) + "\n" for record in _answer(group, predictor, store)
+            )
             file.flush()
             report(len(group))
 

@@ -9,17 +9,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from corpus.verdicts import Lost, failed
+
 Point = tuple[float, float]
 Quad = tuple[Point, Point, Point, Point]
 Rect = tuple[float, float, float, float]  # x0, y0, x1, y1
 
 
-class BadDocument(Exception):
-    """A document or page that cannot be rendered. `kind` is the ledger's error kind, the message its detail."""
+class BadDocument(Lost):
+    """A document or page that cannot be rendered: an error of `kind`."""
 
     def __init__(self, kind: str, message: str):
-        super().__init__(message)
-        self.kind = kind
+        super().__init__(failed(kind, message))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from corpus.legibility import Legibility, is_full_width
+from corpus.verdicts import Lost, failed
 from synth_ocr import effects, textures
 from synth_ocr.geometry import Placed, inside, longest_visible, rectangle
 from synth_ocr.glyphs import Typeface
@@ -27,12 +28,11 @@ _FACTORS = (1.0, 1.4, 2.0)  # by which rows grow until a line is legible
 _SKIP = 64  # characters that are stepped over where no face covers the text
 
 
-class NoText(Exception):
-    """No line came to stand on the page. `kind` is the ledger's error kind, the message its detail."""
+class NoText(Lost):
+    """No line came to stand on the page: an error of `kind`."""
 
     def __init__(self, kind: str, message: str):
-        super().__init__(message)
-        self.kind = kind
+        super().__init__(failed(kind, message))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from typing_extensions import TypedDict
 
 from corpus.readers.rows import BadRow, ChatRow, ImageRef, Turn
+from corpus.verdicts import Lost, failed
 
 ROLES = {
     "system": "system", "user": "user", "human": "user",
@@ -47,8 +48,9 @@ class Dialogue(TypedDict, total=False):
     history: list[list[str]] | None
 
 
-class _Refused(Exception):
-    """Why a dialogue cannot be used: (kind, detail)."""
+def _refused(kind: str, detail: str) -> Lost:
+    """Why a dialogue cannot be used."""
+    return Lost(failed(kind, detail))
 
 
 def dialogue(record) -> ChatRow | BadRow:
@@ -58,28 +60,28 @@ def dialogue(record) -> ChatRow | BadRow:
         images = [_image(value) for value in _given_images(record)]
         turns = [_turn(role, content, images) for role, content in messages]
         return _checked(turns, images, _source(record))
-    except _Refused as error:
-        return BadRow(*error.args)
+    except Lost as lost:
+        return BadRow(lost.kind, str(lost))
 
 
 def _messages(record) -> list[tuple[str, object]]:
     if not isinstance(record, dict):
-        raise _Refused("bad_record", f"{type(record).__name__} where an object was expected")
+        raise _refused("bad_record", f"{type(record).__name__} where an object was expected")
     if isinstance(listed := record.get("conversations") or record.get("messages"), list):
         return [_message(message) for message in listed]
     if "instruction" in record and "output" in record:
         return _alpaca(record)
-    raise _Refused(
+    raise _refused(
         "bad_record", f"no conversations, messages or instruction; it has {', '.join(map(str, record))}"[:200]
     )
 
 
 def _message(message) -> tuple[str, object]:
     if not isinstance(message, dict):
-        raise _Refused("bad_record", f"a message is {type(message).__name__}")
+        raise _refused("bad_record", f"a message is {type(message).__name__}")
     role = message.get("from", message.get("role"))
     if role not in ROLES:
-        raise _Refused("unknown_role", f"{role!r}; known are {', '.join(ROLES)}")
+        raise _refused("unknown_role", f"{role!r}; known are {', '.join(ROLES)}")
     return ROLES[role], message.get("value", message.get("content"))
 
 
@@ -87,7 +89,7 @@ def _alpaca(record: dict) -> list[tuple[str, object]]:
     messages = [("system", record["system"])] if record.get("system") else []
     for pair in record.get("history") or []:
         if not isinstance(pair, (list, tuple)) or len(pair) != 2:
-            raise _Refused("bad_record", f"history holds {str(pair)[:80]}, not a pair")
+            raise _refused("bad_record", f"history holds {str(pair)[:80]}, not a pair")
         messages += [("user", pair[0]), ("assistant", pair[1])]
     asked = "\n".join(part for part in (record["instruction"], record.get("input")) if part)
     return [*messages, ("user", asked), ("assistant", record["output"])]
@@ -106,12 +108,12 @@ def _image(value) -> ImageRef:
     if isinstance(value, (bytes, bytearray)):
         return ImageRef(data=bytes(value))
     if not isinstance(value, str) or not value:
-        raise _Refused("bad_image", f"an image is given as {type(value).__name__}")
+        raise _refused("bad_image", f"an image is given as {type(value).__name__}")
     if value.startswith("data:"):
         try:
             return ImageRef(data=base64.b64decode(value.partition(",")[2], validate=True))
         except binascii.Error as error:
-            raise _Refused("bad_image", f"data URL: {error}") from None
+            raise _refused("bad_image", f"data URL: {error}") from None
     if "://" in value:
         return ImageRef(url=value, names=(value.rpartition("/")[2],))
     return ImageRef(names=(value,), ids=(f"file:{value.rpartition('/')[2]}",))
@@ -124,14 +126,14 @@ def _turn(role: str, content, images: list[ImageRef]) -> Turn:
         if isinstance(part, str):
             pieces += _split_at_marks(part, images)
         elif not isinstance(part, dict):
-            raise _Refused("bad_record", f"content is {type(part).__name__}")
+            raise _refused("bad_record", f"content is {type(part).__name__}")
         elif part.get("type") == "text":
             pieces += _split_at_marks(str(part.get("text", part.get("value", ""))), images)
         elif part.get("type") in ("image", "image_url"):
             given = part.get("image_url") or part.get("image") or part.get("url")
             pieces.append(_place(images, _image(given)) if given else None)
         else:
-            raise _Refused("unknown_part", f"a message part of type {part.get('type')!r}")
+            raise _refused("unknown_part", f"a message part of type {part.get('type')!r}")
     return Turn(role=role, pieces=pieces)
 
 
@@ -156,10 +158,10 @@ def _checked(turns: list[Turn], images: list[ImageRef], source: dict) -> ChatRow
     if marks == 0 and waiting:  # LLaVA-style files leave the mark out: the images come before the first question
         first = next((turn for turn in turns if turn.role == "user"), None)
         if first is None:
-            raise _Refused("no_question", "images, but no user's turn")
+            raise _refused("no_question", "images, but no user's turn")
         first.pieces[:0] = waiting
     elif marks != len(waiting):
-        raise _Refused("image_marks", f"{marks} image marks for {len(waiting)} images")
+        raise _refused("image_marks", f"{marks} image marks for {len(waiting)} images")
     else:
         numbers = iter(waiting)
         for turn in turns:
@@ -172,14 +174,14 @@ def _check_order(turns: Iterable[Turn]) -> None:
     roles = [turn.role for turn in turns]
     spoken = roles[1:] if roles[:1] == ["system"] else roles
     if not spoken or "assistant" not in spoken:
-        raise _Refused("no_answer", f"no assistant's turn among {roles[:8]}")
+        raise _refused("no_answer", f"no assistant's turn among {roles[:8]}")
     if spoken != ["user", "assistant"] * (len(spoken) // 2):
-        raise _Refused("turn_order", f"user and assistant do not take turns: {roles[:12]}")
+        raise _refused("turn_order", f"user and assistant do not take turns: {roles[:12]}")
     for turn in turns:
         if turn.role == "assistant" and not any(isinstance(p, str) and p.strip() for p in turn.pieces):
-            raise _Refused("no_answer", "an assistant's turn without words")
+            raise _refused("no_answer", "an assistant's turn without words")
         if turn.role == "user" and not turn.pieces:
-            raise _Refused("no_question", "a user's turn without words or images")
+            raise _refused("no_question", "a user's turn without words or images")
 
 
 def _source(record: dict) -> dict:

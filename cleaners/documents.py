@@ -11,7 +11,6 @@ import ftfy
 import numpy as np
 import regex
 import xxhash
-from datasketch import MinHash
 
 from corpus.rules import Parameter, Rule
 
@@ -80,7 +79,9 @@ def signature(text: str) -> np.ndarray:
 
 
 @functools.cache
-def _empty_sketch() -> MinHash:
+def _empty_sketch():
+    from datasketch import MinHash  # brings a good part of scipy along, and every job reads the rules above
+
     return MinHash(num_perm=PERMUTATIONS, seed=1, hashfunc=xxhash.xxh32_intdigest, scheme="affine32")
 
 

@@ -78,9 +78,10 @@ def unjudged(table: pa.Table, judged: Mapping[str, str]) -> dict[str, int]:
     """
     if not judged:
         return {}
-    place = pc.index_in(table["rule"], pa.array(list(judged), pa.string())).to_numpy(zero_copy_only=False)
-    kept = pc.equal(table["outcome"], KEPT).to_numpy(zero_copy_only=False)
-    place = np.where(kept, len(judged), np.where(np.isnan(place), -1, place))
+    # A kept row has no rule, and got past all of them; a rule that is none of these ended it before the first.
+    ended_by = table["rule"]
+    place = pc.fill_null(pc.index_in(ended_by, pa.array(list(judged), pa.string())), -1).to_numpy()
+    place = np.where(ended_by.is_null().to_numpy(), len(judged), place)
     found = {}
     for i, (rule, score) in enumerate(judged.items()):
         if table[score].null_count and (number := int((table[score].is_null().to_numpy() & (place > i)).sum())):

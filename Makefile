@@ -27,6 +27,7 @@ test-slow: install
 
 lint: install
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/python -m mypy | $(BIN)/mypy-baseline filter
 
 mutants: install
 	@$(BIN)/python benchmarks/mutants.py $(ARGS)

@@ -399,3 +399,10 @@ def test_the_record_tells_what_is_in_it(cleaned, tmp_path):
     assert record["datasets"]["grit"]["referring"]["images"] == record["tasks"]["referring"]["images"]
     assert 0 <= record["padding"] < 1 and record["packs"] == len(folder)
     assert record["padding"] == pytest.approx(1 - record["tokens"] / (record["packs"] * 2048), abs=1e-6)
+
+
+def test_the_seed_chooses_which_samples_a_mixture_takes():
+    keys = [f"laion-en/0/{i:06d}" for i in range(1000)]
+    taken = [set(np.flatnonzero(copies(positions(keys, "caption", seed), 0.3))) for seed in (0, 0, 1)]
+    assert taken[0] == taken[1] and 250 < len(taken[0]) < 350
+    assert len(taken[0] & taken[2]) < 150  # two independent draws share 90

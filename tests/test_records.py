@@ -100,3 +100,11 @@ def test_odd_photos_of_the_real_world(shared_data):
             assert decode_image(data).size == (width, height)
         except BadImage as error:
             pytest.fail(f"{path.name}: {error.kind} {error}")
+
+
+def test_a_jpeg_too_small_for_the_size_it_declares_is_truncated():
+    data = bytearray(encoded(Image.new("RGB", (64, 64), "red"), "JPEG"))
+    at = data.index(b"\xff\xc0") + 5  # the frame header: height and width, two bytes each
+    data[at : at + 4] = (8000).to_bytes(2, "big") * 2
+    with pytest.raises(BadImage, match="bytes cannot hold 8000 x 8000 pixels"):
+        image_header(bytes(data))

@@ -406,3 +406,20 @@ def test_the_seed_chooses_which_samples_a_mixture_takes():
     taken = [set(np.flatnonzero(copies(positions(keys, "caption", seed), 0.3))) for seed in (0, 0, 1)]
     assert taken[0] == taken[1] and 250 < len(taken[0]) < 350
     assert len(taken[0] & taken[2]) < 150  # two independent draws share 90
+
+
+def test_a_sample_as_long_as_a_pack_fits_and_one_token_more_does_not(tmp_path):
+    write_cleaned(tmp_path / "data", "gqa", [sample("gqa", "vqa", 0)])
+    (row,) = ledger(build(tmp_path / "data", tmp_path / "whole"))
+    length = row["tokens"]
+    (fits,) = ledger(build(tmp_path / "data", tmp_path / "fits", "--max-tokens", str(length)))
+    assert fits["outcome"] == "kept"
+    (short,) = ledger(build(tmp_path / "data", tmp_path / "short", "--max-tokens", str(length - 1)))
+    assert (short["rule"], short["value"], short["threshold"]) == ("too_long", length, length - 1)
+
+
+def test_a_dialogue_of_as_many_images_as_a_pack_holds_fits(tmp_path):
+    one = sample("gqa", "vqa", 0)
+    write_cleaned(tmp_path / "data", "gqa", [one])
+    (row,) = ledger(build(tmp_path / "data", tmp_path / "stage", "--max-images", "1"))
+    assert (row["outcome"], row["images"]) == ("kept", 1)

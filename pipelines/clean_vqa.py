@@ -89,7 +89,7 @@ def divide(inputs: list[str], reader: str) -> tuple[str, list[str], list[str]]:
         notes = [path for path in rest if f"/{folder}/" in path]
         return reader, *_both([p for p in rest if p not in notes], notes, "questions/*.json", f"{folder}/*.json")
     keys = {path: _first_keys(path) for path in rest if path.endswith(".json")}
-    if reader != TWO_PART and not any({"questions", "annotations"} & found for found in keys.values()):
+    if not vqa.READERS[reader].side and not any({"questions", "annotations"} & found for found in keys.values()):
         return reader, rest, beside
     notes = [path for path, found in keys.items() if "annotations" in found]
     rows = [path for path in rest if path not in notes]

@@ -17,6 +17,7 @@ from pipelines import build_stage
 from pipelines.engine.job import UserError
 from pipelines.work import stage
 from tests.cleaned import drawn, sample, write_cleaned
+from tests.published import jpeg
 
 FILES = ("tar", "idx", "parquet")
 
@@ -423,3 +424,11 @@ def test_a_dialogue_of_as_many_images_as_a_pack_holds_fits(tmp_path):
     write_cleaned(tmp_path / "data", "gqa", [one])
     (row,) = ledger(build(tmp_path / "data", tmp_path / "stage", "--max-images", "1"))
     assert (row["outcome"], row["images"]) == ("kept", 1)
+
+
+@pytest.mark.parametrize(("size", "outcome"), [((120, 60), "kept"), ((60, 120), "error")])
+def test_a_size_with_its_sides_exchanged_is_a_wrong_size(size, outcome, tmp_path):
+    wide = EncodedImage(jpeg(0, width=120, height=60), "jpg")
+    one = sample("grit", "grounded_caption", 0, images=[wide], width=size[0], height=size[1])
+    _, counts = outcomes(tmp_path, [one], dataset="grit")
+    assert {found for found, _ in counts} == {outcome}

@@ -10,7 +10,7 @@ import pytest
 
 from corpus.folder import OutputFolder, SettingsDiffer
 from corpus.inputs import fingerprint, names
-from corpus.ledger import BlownFuse, Fuse
+from corpus.ledger import BlownFuse, Counts, Fuse, unjudged
 from corpus.readers.slices import Slice, held
 from corpus.records import Sample
 from corpus.splits import Split
@@ -190,3 +190,18 @@ def test_a_full_disk_stops_with_advice_and_keeps_what_is_committed(folder):
         assert [name[:2] for name in split_ids(out)] == ["0-"]
     finally:
         os.system(f"umount {out}")
+
+
+def test_counts_that_do_not_add_up_are_refused():
+    Counts(rows=3, kept=1, dropped={"emoji": 1}, errors={"bad_json": 1}).check("split")
+    with pytest.raises(AssertionError, match="split: 4 rows in, but 3 accounted for"):
+        Counts(rows=4, kept=1, dropped={"emoji": 1}, errors={"bad_json": 1}).check("split")
+
+
+def test_not_judged_is_who_reached_a_rule_without_a_score_and_got_past_it():
+    rows = [("kept", None, 3.0, None), ("kept", None, None, 0.3), ("dropped", "second", 3.0, None),
+            ("dropped", "first", None, None), ("dropped", "split", None, None), ("error", "bad_json", None, None)]  # fmt: skip
+    columns = dict(zip(("outcome", "rule", "a", "b"), map(list, zip(*rows, strict=True)), strict=True))
+    kinds = {"outcome": pa.string(), "rule": pa.string(), "a": pa.float64(), "b": pa.float64()}
+    table = pa.table(columns, schema=pa.schema(kinds))
+    assert unjudged(table, {"first": "a", "second": "b"}) == {"first": 1, "second": 1}

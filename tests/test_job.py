@@ -199,8 +199,10 @@ def test_counts_that_do_not_add_up_are_refused():
 
 
 def test_not_judged_is_who_reached_a_rule_without_a_score_and_got_past_it():
-    rows = [("kept", None, 3.0, None), ("kept", None, None, 0.3), ("dropped", "second", 3.0, None),
-            ("dropped", "first", None, None), ("dropped", "split", None, None), ("error", "bad_json", None, None)]  # fmt: skip
+    rows = [
+        ("kept", None, 3.0, None), ("kept", None, None, 0.3), ("dropped", "second", 3.0, None),
+        ("dropped", "first", None, None), ("dropped", "split", None, None), ("error", "bad_json", None, None),
+    ]  # fmt: skip
     columns = dict(zip(("outcome", "rule", "a", "b"), map(list, zip(*rows, strict=True)), strict=True))
     kinds = {"outcome": pa.string(), "rule": pa.string(), "a": pa.float64(), "b": pa.float64()}
     table = pa.table(columns, schema=pa.schema(kinds))

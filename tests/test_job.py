@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -207,3 +208,12 @@ def test_not_judged_is_who_reached_a_rule_without_a_score_and_got_past_it():
     kinds = {"outcome": pa.string(), "rule": pa.string(), "a": pa.float64(), "b": pa.float64()}
     table = pa.table(columns, schema=pa.schema(kinds))
     assert unjudged(table, {"first": "a", "second": "b"}) == {"first": 1, "second": 1}
+
+
+def test_a_split_that_other_settings_made_is_done_again(folder):
+    run(folder)
+    before, out = contents(folder / "out"), OutputFolder(str(folder / "out"))
+    split = sorted(out.manifests())[0]
+    out.write(f"{split}.json", replace(out.manifest(split), settings_digest="of another run").to_json())
+    run(folder)
+    assert contents(folder / "out") == before

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from cleaners import documents as documents_rules
 from cleaners.dedup import PROBE_VIEWS
 from cleaners.phash import LONG_BYTES, VIEWS
+from corpus.damage import Damaged
 from corpus.folder import _OURS, OutputFolder
 from corpus.inputs import fingerprint, grouped, names
 from corpus.splits import Split
@@ -214,3 +215,12 @@ def test_reductions_over_many_splits_need_few_files_and_decide_rightly(
     for n, split in enumerate(ids):
         gone = [(d["row"], d["of_split"], d["of_row"]) for d in found[split]]
         assert gone == ([(5, ids[n - 1], 5)] if n % 2 else [])
+
+
+def test_a_decision_that_is_not_the_one_that_was_made_is_refused(tmp_path):
+    folder = OutputFolder(str(tmp_path))
+    (split,) = two_pass.decided(folder, [Split("a", {}, {})], [("a", np.arange(3))])
+    assert two_pass.decision_of(split, folder.url).tolist() == [0, 1, 2]
+    two_pass.decided(folder, [Split("a", {}, {})], [("a", np.arange(4))])
+    with pytest.raises(Damaged, match=r"a.npy was altered while the job ran"):
+        two_pass.decision_of(split, folder.url)

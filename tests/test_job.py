@@ -5,6 +5,7 @@ import os
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -213,7 +214,22 @@ def test_not_judged_is_who_reached_a_rule_without_a_score_and_got_past_it():
 def test_a_split_that_other_settings_made_is_done_again(folder):
     run(folder)
     before, out = contents(folder / "out"), OutputFolder(str(folder / "out"))
-    split = sorted(out.manifests())[0]
+    split = min(out.manifests())
     out.write(f"{split}.json", replace(out.manifest(split), settings_digest="of another run").to_json())
     run(folder)
     assert contents(folder / "out") == before
+
+
+def test_a_rule_s_rows_in_are_those_that_the_rules_before_it_left(folder):
+    def work(split, sink):
+        sink.expects(np.arange(4))
+        for row, rule in enumerate(["first", "second", "second", None]):
+            key = f"lines/{split.id}/{row:06d}"
+            if rule:
+                sink.drop(key, row, rule)
+            else:
+                sink.keep(Sample(key=key, dataset="lines", task="text", language="en", text="k"), row)
+
+    run(folder, settings={"rules": {"first": {}, "second": {}}, "order": ["first", "second"]}, work=work)
+    funnel = json.loads((folder / "out" / "report.json").read_text())["funnel"]
+    assert [(line["rule"], line["rows_in"], line["dropped"]) for line in funnel] == [("first", 12, 3), ("second", 9, 6)]

@@ -27,7 +27,7 @@ from pipelines.work.datasets import JOBS, changed_rules
 from renderers import rules
 from renderers.encoded import OutputSettings
 from renderers.ink import ink_report, luminance
-from renderers.pdf_process import PdfProcess
+from renderers.pdf_process import Failed, PdfProcess
 from tests.folders import of_split
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -182,3 +182,19 @@ def test_every_page_rule_is_declared():
     for name, defaults in (("render_pdf", rules.PDF_RULES), ("render_html", rules.HTML_RULES)):
         assert pages.thresholds(JOBS[name].rules, {}) == defaults
     assert "latin_extended" not in JOBS["render_html"].rules
+
+
+def test_a_page_that_cannot_be_rendered_is_one_error_row(tmp_path, monkeypatch):
+    render = PdfProcess.render
+
+    def second_page_fails(self, *arguments):
+        for result in render(self, *arguments):
+            yield Failed(1, "bad_page", "out of paper") if result.number == 1 else result
+
+    monkeypatch.setattr(PdfProcess, "render", second_page_fails)
+    path = archive(tmp_path, {"a.pdf": pdf_document(words(40), words(41), words(42))})
+    rows, samples = run_pdf(tmp_path, path)
+    assert [(row["page"], row["rule"], row["detail"]) for row in rows if row["outcome"] == "error"] == [
+        (1, "bad_page", "out of paper")
+    ]
+    assert {sample.source["page"] for sample in samples} == {0, 2}

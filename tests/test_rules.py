@@ -16,6 +16,7 @@ from cleaners import rules
 from cleaners.text import scripts
 from cleaners.text.arrays import as_utf8, count_words, rows_with_run
 from cleaners.text.emoji import MARKS, TEXT_FIRST, count_emoji
+from corpus.rules import Parameter, Rule, RuleTable, failing
 
 ALL = {name: {} for name in rules.RULES if name != "special_tags"}
 GOOD = "A red barn beside the lake"
@@ -361,3 +362,19 @@ def test_captions_that_people_wrote_are_left_alone(shared_data):
     rows = clean(texts, language="zh")
     assert sum(row["outcome"] == "kept" for row in rows) > 0.99 * len(rows)
     assert sum(row["text_after"] == text for row, text in zip(rows, texts, strict=True)) > 0.98 * len(rows)
+
+
+# --- Thresholds of any table ---
+
+
+@pytest.mark.parametrize(
+    ("bound", "dropped"), [("min", [True, False, False]), ("max", [False, False, True]), ("above", [True, True, False])]
+)
+def test_a_value_at_its_threshold_passes_unless_it_must_lie_above(bound, dropped):
+    limit = Parameter(default=5, score="length", bound=bound)
+    table = RuleTable("document", [Rule(name="long", on=True, parameters={"limit": limit})])
+    active = table.active({})
+    assert [table.judge(active, {"length": value}) is not None for value in (4, 5, 6)] == dropped
+    found, _, _ = failing(table["long"], active["long"], {"length": np.array([4.0, 5.0, 6.0, np.nan])})
+    assert found.tolist() == [*dropped, False]
+    assert table.judge(active, {"length": None}) is None

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cleaners import documents
+from cleaners import dedup, documents
 from cleaners.captions import CANDIDATE, longest_per_image
 from cleaners.dedup import (
     MAX_DISTANCE,
@@ -198,3 +198,30 @@ def test_mending_keeps_paragraphs_and_counts_what_is_lost():
     assert documents.mend("caf\u00c3\u00a9 \r\n\r\n\r\n\r\nnext\t") == "café\n\nnext"
     assert documents.broken_share("ab\ufffd\ue000") == 0.5 and documents.broken_share("a\n\tb") == 0
     assert documents.exact_key("A  b\n") == documents.exact_key("a B") != documents.exact_key("a c")
+
+
+def hashes_with(bits: int) -> dedup.Hashes:
+    """Hashes of an image whose short hash is all ones, and whose long one differs from zeros in so many bits."""
+    long = np.packbits(np.arange(8 * LONG_BYTES) < bits)
+    short = np.ones((VIEWS, dedup.SHORT_BITS), bool)
+    return dedup.Hashes(short, np.ones((VIEWS, dedup.SHORT_BITS), np.float32), np.tile(long, (VIEWS, 1)))
+
+
+@pytest.mark.parametrize(("bits", "found"), [(41, True), (64, True), (65, False), (84, False)])
+def test_images_are_near_up_to_64_bits(bits, found):
+    known = dedup.Matcher(np.ones((1, dedup.SHORT_BITS), bool), np.zeros((1, LONG_BYTES), np.uint8))
+    assert known.nearest(hashes_with(bits)) == ((0, bits) if found else None)
+
+
+def test_ten_copies_share_a_bucket_and_are_all_found():
+    one = hashes_with(0)
+    probes = np.tile(dedup.probe_keys(one), (10, 1))
+    pairs, full = dedup.near_pairs(dedup.Rows(probes), dedup.Rows(np.tile(one.long.ravel(), (10, 1))))
+    assert full == 0 and set(dedup.first_of_each(10, pairs).tolist()) == {0}
+
+
+@pytest.mark.parametrize(("equal", "near"), [(128, True), (104, True), (96, False), (72, False)])
+def test_documents_are_near_from_four_fifths(equal, near):
+    signatures = np.zeros((2, documents.PERMUTATIONS), np.uint32)
+    signatures[1, equal:] = 1
+    assert len(documents.similar_pairs(signatures)) == near

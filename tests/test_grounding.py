@@ -15,7 +15,8 @@ from cleaners.grounded_text import Grounded, clean_grounded, join_by_text
 from cleaners.grounding import Span, boxes_in, exact, greedy, group, join_pieces, pieces_of
 from corpus.readers import grounding
 from corpus.readers.boundary import made_of
-from corpus.readers.rows import BadRow, Phrase
+from corpus.readers.exclude import Excluded
+from corpus.readers.rows import BadRow, ImageRef, Phrase
 from corpus.readers.slices import plan
 from tests.published import BEES, grit
 
@@ -239,3 +240,10 @@ def test_mdetr_rows():
 def test_grit_rows_whose_caption_was_changed(items, kind):
     assert grit_row({"caption": "a cat", "id": 1, "items": items}).kind == kind
     assert isinstance(grit_row({"caption": None, "items": []}), BadRow)
+
+
+@pytest.mark.parametrize("listed", ["vg:1", "coco:2"])
+def test_an_image_is_excluded_by_any_of_its_ids(listed):
+    image = ImageRef(ids=("vg:1", "coco:2"))
+    assert Excluded(ids={listed}).match(image) == listed
+    assert Excluded(ids={"vg:2"}).match(image) is None

@@ -16,6 +16,7 @@ from cleaners.grounding import Span, boxes_in, exact, greedy, group, join_pieces
 from corpus.readers import grounding
 from corpus.readers.boundary import made_of
 from corpus.readers.exclude import Excluded
+from corpus.readers.names import split_of
 from corpus.readers.rows import BadRow, ImageRef, Phrase
 from corpus.readers.slices import plan
 from tests.published import BEES, grit
@@ -247,3 +248,14 @@ def test_an_image_is_excluded_by_any_of_its_ids(listed):
     image = ImageRef(ids=("vg:1", "coco:2"))
     assert Excluded(ids={listed}).match(image) == listed
     assert Excluded(ids={"vg:2"}).match(image) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("a/retrieval_train.jsonl", "train"), ("a/latest_train.jsonl", "train"), ("a/refcoco_testA.json", "test"),
+        ("a/refcoco_testB.json", "test"), ("val/0.json", "val"), ("a/regions.json", "train"), ("a/test-dev.json", "test"),
+    ],
+)  # fmt: skip
+def test_a_split_is_told_by_words_of_the_name(name, split):
+    assert split_of(name) == split

@@ -254,7 +254,7 @@ def test_an_image_is_excluded_by_any_of_its_ids(listed):
     ("name", "split"),
     [
         ("a/retrieval_train.jsonl", "train"), ("a/latest_train.jsonl", "train"), ("a/refcoco_testA.json", "test"),
-        ("a/refcoco_testB.json", "test"), ("val/0.json", "val"), ("a/regions.json", "train"), ("a/test-dev.json", "test"),
+        ("a/refcoco_testB.json", "test"), ("val/0.json", "val"), ("a/regions.json", "train"), ("a/dev.json", "val"),
     ],
 )  # fmt: skip
 def test_a_split_is_told_by_words_of_the_name(name, split):

@@ -267,3 +267,11 @@ def test_peak_of_known_devices():
     assert peak_flops("NVIDIA H100 80GB HBM3") == peak_flops("NVIDIA H200") == 989e12
     assert peak_flops("some CPU") is None
     assert math.isclose(peak_flops("NVIDIA H100 PCIe"), 756e12)
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+@pytest.mark.parametrize("size", SIZES)
+def test_a_size_scales_the_learning_rates_of_its_own_stage(stage, size):
+    made, scale = make_settings(stage, size), SIZES[size].lr_scale[stage - 1]
+    assert made.peak_lr == pytest.approx(STAGES[stage].peak_lr * scale)
+    assert made.min_lr == pytest.approx(STAGES[stage].min_lr * scale)

@@ -8,6 +8,7 @@ import difflib
 import numbers
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -75,12 +76,12 @@ class Rule:
     measure: Callable | None = None
     judges: tuple[str, ...] = ("pair", "document")  # of a rule from a plugin: the tables it joins
 
-    @property
+    @cached_property
     def limits(self) -> dict[str, Parameter]:
         """The parameters that are thresholds."""
         return {name: each for name, each in self.parameters.items() if each.score is not None}
 
-    @property
+    @cached_property
     def measures(self) -> tuple[str, ...]:
         """The ledger's columns that it fills."""
         return tuple(dict.fromkeys([*(limit.score for limit in self.limits.values()), *self.scores]))

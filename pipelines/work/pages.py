@@ -8,6 +8,7 @@ import pyarrow as pa
 from corpus.records import EncodedImage, Sample
 from corpus.rules import Parameter, Rule, RuleTable, no_number
 from corpus.splits import Sink, Split
+from pipelines.engine.thumbnails import Thumbnails
 from pipelines.work.documents import Document
 from renderers import rules
 from renderers.encoded import OutputSettings
@@ -107,7 +108,7 @@ class PageWriter:
     def __init__(self, sink: Sink, split: Split, dataset: str, found: Mapping[str, float | None]):
         self._sink, self.prefix, self._dataset = sink, f"{dataset}/{split.id}", dataset
         self._duplicate = found.get("duplicate")
-        self._seen, self._thumbnails = Counter(), Counter()
+        self._seen, self._thumbnails = Counter(), Thumbnails(THUMBNAILS_PER_RULE)
 
     def document_failed(self, ordinal: int, document: Document, kind: str, detail: str, *, dropped=False) -> None:
         """Record a document that yields no pages."""
@@ -165,8 +166,7 @@ class PageWriter:
         return None
 
     def _thumbnail(self, rule: str, image: bytes) -> bytes | None:
-        self._thumbnails[rule] += 1
-        return image if self._thumbnails[rule] <= THUMBNAILS_PER_RULE else None
+        return image if self._thumbnails.wanted(rule) else None
 
 
 def _columns(described: dict) -> dict:

@@ -5,8 +5,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-
+from corpus.marked import BadYaml, Document
 from corpus.plugins import BadPlugin, load_rules
 from corpus.records import TASKS
 from corpus.rules import RuleTable, WrongRule, hint, listed
@@ -58,7 +57,7 @@ def load_catalog(path: str | Path | None = None, jobs: Mapping[str, JobKind] | N
     """
     path = Path(path or DEFAULT)
     loader = _Loader(path)
-    tree = loader.load()
+    tree = loader.tree
     if not isinstance(tree, dict) or not tree:
         raise CatalogError(f"{path}: a catalog is a mapping from dataset names to settings")
     plugins = _plugins(loader, tree, path.parent)
@@ -106,12 +105,19 @@ def _dataset(loader: "_Loader", name: str, entry: dict, jobs, tree: dict, plugin
             known = ", ".join(TASKS)
             raise loader.error(entry, "tasks", f"{name}: no task {task!r}{hint(task, TASKS)}; tasks are {known}")
     _check_stages(loader, name, stages, tasks)
-    rules = {rule: parameters or {} for rule, parameters in (entry.get("rules") or {}).items()}
+    rules = {rule: _given(parameters) for rule, parameters in (entry.get("rules") or {}).items()}
     checked = entry | {"tasks": tuple(tasks), "rules": rules, "stages": stages, "columns": entry.get("columns") or {}}
     dataset = Dataset(name=name, **checked, plugins=plugins)
     if jobs is not None:
         _check_job(loader, entry, dataset, jobs)
     return dataset
+
+
+def _given(parameters):
+    """What a catalog says of a rule: parameters, or False for one that is off."""
+    if parameters is False or parameters == "off":
+        return False
+    return {} if parameters in (None, True, "on") else parameters
 
 
 _TYPES = {
@@ -170,52 +176,18 @@ def _only_known(loader: "_Loader", block: dict, known: tuple, message: str) -> N
             raise loader.error(block, key, f"{message} {key!r}{hint(key, known)}; known: {listed(known)}")
 
 
-class _Loader:
-    """A safe YAML reader that remembers the line of every key and refuses a key given twice."""
+class _Loader(Document):
+    """A catalog's text, whose first mistake is an error."""
 
-    def __init__(self, path: str | Path):
-        self._path, self._lines, self._kept = path, {}, []
-
-    def load(self):
+    def __init__(self, path: Path):
         try:
-            text = Path(self._path).read_text(encoding="utf-8")
-            return self._plain(yaml.compose(text, Loader=yaml.SafeLoader))
+            super().__init__(path)
         except FileNotFoundError:
-            raise CatalogError(f"{self._path}: no such catalog; see --catalog") from None
-        except yaml.YAMLError as error:
-            raise CatalogError(f"{self._path}: not valid YAML: {error}") from None
+            raise CatalogError(f"{path}: no such catalog; see --catalog") from None
+        except BadYaml as error:
+            raise CatalogError(str(error)) from None
+        if self.twice:
+            raise CatalogError(self.twice[0])
 
     def error(self, block: dict, key, message: str) -> CatalogError:
-        line = self._lines.get(id(block), {}).get(key)
-        return CatalogError(f"{self._path}:{line}: {message}" if line else f"{self._path}: {message}")
-
-    def _plain(self, node):
-        if isinstance(node, yaml.MappingNode):
-            return self._mapping(node)
-        if isinstance(node, yaml.SequenceNode):
-            return [self._plain(child) for child in node.value]
-        return _scalar(node)
-
-    def _mapping(self, node: yaml.MappingNode) -> dict:
-        result, lines, own = {}, {}, set()
-        for key_node, value_node in node.value:
-            line = key_node.start_mark.line + 1
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                result = self._plain(value_node) | result
-                continue
-            key = self._plain(key_node)
-            if key in own:
-                raise CatalogError(f"{self._path}:{line}: {key!r} is given twice")
-            own.add(key)
-            result[key], lines[key] = self._plain(value_node), line
-        self._lines[id(result)] = lines
-        self._kept.append(result)  # keeps id() unique
-        return result
-
-
-def _scalar(node):
-    constructor = yaml.SafeLoader("")
-    try:
-        return constructor.construct_object(node) if node is not None else None
-    finally:
-        constructor.dispose()
+        return CatalogError(f"{self.place_in(block, key)}: {message}")

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from cleaners.vqa import METHODS, majority, max_confidence, most_sure, normal, published
 from corpus.readers import vqa
+from corpus.readers.beside import Files, Side
 from corpus.readers.boundary import made_of
 from corpus.readers.rows import BadRow, VqaRow
 from corpus.verdicts import Lost
@@ -150,7 +151,7 @@ def ai2d_files(folder):
 def test_ai2d(tmp_path):
     folder = ai2d_files(tmp_path)
     record = json.loads((folder / "questions/0.png.json").read_text())
-    letters, plain, broken = vqa.ai2d(record, vqa.Files([str(folder / "annotations/0.png.json")]), "")
+    letters, plain, broken = vqa.ai2d(record, Files([str(folder / "annotations/0.png.json")]), "")
     assert letters.answers == [("root", None)] and [t for t, _ in letters.labels] == ["A", "B"]
     assert letters.labels[0][1] == [20, 30, 80, 60]
     assert plain.labels == [] and plain.answers == [("a plant", None)] and broken.kind == "bad_record"
@@ -166,7 +167,7 @@ def test_vqav2_ids_as_strings_and_numbers(tmp_path, question_id):
         "answers": [{"answer": "net", "answer_confidence": "yes"}],
     }
     (tmp_path / "a.json").write_text(json.dumps({"info": {}, "annotations": [note]}))
-    side = vqa.Side([str(tmp_path / "a.json")], "annotations", "question_id")
+    side = Side([str(tmp_path / "a.json")], "annotations", "question_id")
     record = {"image_id": 458752, "question": "What?", "question_id": question_id}
     row = one(vqa.vqav2(record, side, "v2_OpenEnded_mscoco_train2014_questions.json"))
     assert row.answers == [("net", "yes")] and row.preferred == "net" and row.split == "train"

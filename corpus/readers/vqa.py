@@ -8,162 +8,40 @@ OCR-VQA, DocVQA, ChartQA, AI2D (google-research/pix2struct converters); TextVQA 
 
 import ast
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NotRequired
 
-from typing_extensions import TypedDict
-
+from corpus.readers.beside import Files, Side
 from corpus.readers.captions import coco_names
 from corpus.readers.grounding import visual_genome_images
-from corpus.readers.json_scan import CutJson, scan
 from corpus.readers.names import split_of
-from corpus.readers.rows import BadFile, BadRow, ImageRef, VqaRow
-from corpus.readers.slices import Slice, detect, open_file, plan, plan_all, plan_files
-from corpus.shapes import Id, Number, misfit
-from corpus.values import load_json
+from corpus.readers.rows import BadRow, ImageRef, VqaRow
+from corpus.readers.slices import Slice, detect, plan, plan_all, plan_files
+from corpus.readers.vqa_records import (
+    Book,
+    ChartQuestion,
+    Diagram,
+    DiagramNotes,
+    DocQuestion,
+    DvqaQuestion,
+    GqaQuestion,
+    PlainQuestion,
+    TextQuestion,
+    VisualGenomeImage,
+    VisualGenomeQa,
+    VqaAnnotation,
+    VqaQuestion,
+)
+from corpus.shapes import Number, misfit
 
 ROWS_PER_SPLIT = 20_000
-Word = str | int | float | bool  # an answer: some owners write numbers and truth values as such
-
-
-class VqaQuestion(TypedDict):
-    """An entry of VQAv2's questions[]."""
-
-    image_id: Id
-    question: str
-    question_id: Id
-
-
-class VqaAnswer(TypedDict):
-    """One person's answer."""
-
-    answer: Word
-    answer_confidence: NotRequired[str | None]
-
-
-class VqaAnnotation(TypedDict):
-    """An entry of VQAv2's annotations[]."""
-
-    answers: NotRequired[list[VqaAnswer]]
-    multiple_choice_answer: NotRequired[str | None]
-
-
-class GqaQuestion(TypedDict):
-    """A value of GQA's object of questions."""
-
-    question: str
-    imageId: Id
-    answer: NotRequired[str]
-
-
-class VisualGenomeQa(TypedDict):
-    """An element of `qas`."""
-
-    question: str
-    answer: str
-    qa_id: NotRequired[Id | None]
-    image_id: NotRequired[Id]
-
-
-class VisualGenomeImage(TypedDict):
-    """An image of Visual Genome's question_answers.json; its questions are looked at one by one."""
-
-    qas: list
-    id: NotRequired[Id]
-    image_id: NotRequired[Id]
-
-
-class DvqaQuestion(TypedDict):
-    """A question of DVQA."""
-
-    image: str
-    question: str
-    answer: Word
-    question_id: NotRequired[Id | None]
-
-
-class ChartQuestion(TypedDict):
-    """A question of ChartQA."""
-
-    imgname: str
-    query: str
-    label: Word
-
-
-class Book(TypedDict):
-    """A value of OCR-VQA's object of images."""
-
-    questions: list[str]
-    answers: list[Word]
-    split: Id
-
-
-class DocQuestion(TypedDict):
-    """An entry of DocVQA's data[]."""
-
-    question: str
-    image: str
-    answers: NotRequired[list[Word] | None]
-    data_split: NotRequired[str | None]
-    questionId: NotRequired[Id | None]
-
-
-class TextQuestion(TypedDict):
-    """An entry of TextVQA's data[]."""
-
-    question: str
-    image_id: Id
-    question_id: NotRequired[Id | None]
-    answers: NotRequired[list[Word] | None]
-    set_name: NotRequired[str | None]
-
-
-class DiagramQuestion(TypedDict, total=False):
-    """A value of AI2D's object of questions; which of the fields must be there, `ai2d` says."""
-
-    questionId: Id | None
-    answerTexts: list[Word] | None
-    abcLabel: bool | None
-
-
-class Diagram(TypedDict):
-    """AI2D's questions about one image."""
-
-    imageName: str
-    questions: dict[str, DiagramQuestion]
-
-
-class Block(TypedDict, total=False):
-    """A block of text in an AI2D image."""
-
-    replacementText: str | None
-    rectangle: list[list[Number]] | None
-
-
-class DiagramNotes(TypedDict, total=False):
-    """AI2D's annotations of one image."""
-
-    text: dict[str, Block] | None
-
-
-class PlainQuestion(TypedDict):
-    """Qwen-VL's own record, or with other names OCRBench's."""
-
-    question: str
-    image: NotRequired[str]
-    image_path: NotRequired[str]
-    answer: NotRequired[Word | list[Word]]
-    answers: NotRequired[Word | list[Word]]
-    question_id: NotRequired[Id | None]
-    id: NotRequired[Id | None]
 
 
 @dataclass(frozen=True)
 class VqaReader:
     """How a layout is read. `array`: the key its records stand under; `side`: the key of a second file's records."""
 
-    parse: Callable[[object, "Side", str], Iterator[VqaRow | BadRow]]
+    parse: Callable[[object, Side, str], Iterator[VqaRow | BadRow]]
     shape: type  # of a record
     array: str | None = None
     side: str | None = None
@@ -188,49 +66,6 @@ class VqaReader:
         if self.side:
             return Side(list(paths), self.side, self.side_id)
         return visual_genome_images(list(paths))["coco_ids"] if paths else {}
-
-
-class Side:
-    """The records of the files beside the questions, by id: read from disk when asked for, so that only ids are
-    held."""
-
-    def __init__(self, paths: list[str], array: str | None, field: str):
-        self._files = [open_file(path) for path in paths]
-        self._places: dict[str, tuple[int, int, int]] = {}
-        for number, path in enumerate(paths):
-            self._index(number, path, array, field)
-
-    def _index(self, number: int, path: str, array: str | None, field: str) -> None:
-        with open_file(path) as file:
-            try:
-                for found in scan(file):
-                    if found.key == array and isinstance(found.value, dict) and field in found.value:
-                        self._places[str(found.value[field])] = (number, found.start, found.stop)
-            except CutJson as error:
-                raise BadFile(f"{path}: {error}; half of its records would be missing, fetch the file again") from None
-
-    def get(self, key) -> dict | None:
-        """Return the record with this id (number or string), or None."""
-        place = self._places.get(str(key))
-        if place is None:
-            return None
-        number, start, stop = place
-        self._files[number].seek(start)
-        return load_json(self._files[number].read(stop - start))
-
-
-class Files:
-    """Small JSON files by name: AI2D's annotations/0.png.json under "0.png"."""
-
-    def __init__(self, paths: Sequence[str]):
-        self._paths = {path.rpartition("/")[2].removesuffix(".json"): path for path in paths}
-
-    def get(self, name: str) -> dict | None:
-        """Return the record of an image, or None."""
-        if name not in self._paths:
-            return None
-        with open_file(self._paths[name]) as file:
-            return load_json(file.read())
 
 
 def vqav2(record, side: Side, path: str) -> Iterator[VqaRow | BadRow]:

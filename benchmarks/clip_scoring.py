@@ -18,23 +18,24 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 from cleaners import clip  # noqa: E402
-from pipelines.proof.scenes.scene import scene  # noqa: E402
 
 
-def load(name: str, args) -> clip.Clip:
+def load(name: str, device: str, precision: str | None = None, batch: int | None = None) -> clip.Clip:
     """The tiny model, or an open_clip architecture with random weights, which are as fast as any."""
     if name == "tiny":
-        return clip.load("tiny", device=args.device, precision=args.precision, batch=args.batch)
+        return clip.load("tiny", device=device, precision=precision, batch=batch)
     import open_clip
 
-    precision = args.precision or ("fp32" if args.device == "cpu" else "fp16")
-    model, _, transform = open_clip.create_model_and_transforms(name, precision=precision, device=args.device)
+    precision = precision or ("fp32" if device == "cpu" else "fp16")
+    model, _, transform = open_clip.create_model_and_transforms(name, precision=precision, device=device)
     tokenize = open_clip.get_tokenizer(name)
-    return clip.wrap(name, model, transform, tokenize, device=args.device, precision=precision, batch=args.batch)
+    return clip.wrap(name, model, transform, tokenize, device=device, precision=precision, batch=batch)
 
 
 def make_pairs(count: int, side: int) -> list[tuple[bytes, str]]:
     """Encoded pairs; 200 different ones, repeated."""
+    from pipelines.proof.scenes.scene import scene
+
     pairs = []
     for i in range(min(count, 200)):
         drawn, file = scene(f"speed/{i}", side), io.BytesIO()
@@ -57,19 +58,18 @@ def clock(model: clip.Clip, work, count: int) -> float:
     return count / (now() - started)
 
 
-def measure(model: clip.Clip, args) -> dict[str, float]:
-    pairs = make_pairs(args.pairs, args.side)
+def measure(model: clip.Clip, pairs: list[tuple[bytes, str]], decoders: int) -> dict[str, float]:
     pixels = [clip.prepare(model, data) for data, _ in pairs]
     tokens = model.tokenize([text for _, text in pairs])
     bare, cut = bare_forward(model, pixels, tokens), bare_forward(model, pixels, tokens, cut_texts=True)
     cut()  # warm up
-    list(clip.score_stream(model, pairs[: 2 * model.batch], args.decoders))
-    few = pairs[: max(8, args.pairs // 16)]
+    list(clip.score_stream(model, pairs[: 2 * model.batch], decoders))
+    few = pairs[: max(8, len(pairs) // 16)]
     single = clip.Clip(**{name: getattr(model, name) for name in model.__slots__} | {"batch": 1})
     figures = {
         "bare forward pass, preloaded tensors": clock(model, bare, len(pairs)),
         "the same, texts cut to their length": clock(model, cut, len(pairs)),
-        "end to end": clock(model, lambda: list(clip.score_stream(model, pairs, args.decoders)), len(pairs)),
+        "end to end": clock(model, lambda: list(clip.score_stream(model, pairs, decoders)), len(pairs)),
         "one pair at a time": clock(model, lambda: [next(clip.score_stream(single, [p], 1)) for p in few], len(few)),
         "decode and resize alone, per core": decoding_speed(model, pairs),
     }
@@ -119,7 +119,8 @@ def main() -> None:
         torch.set_num_threads(1)
     unit = "pairs per CPU second" if args.device == "cpu" else "pairs/s"
     for name in args.model or ["tiny"]:
-        figures = measure(load(name, args), args)
+        model = load(name, args.device, args.precision, args.batch)
+        figures = measure(model, make_pairs(args.pairs, args.side), args.decoders)
         bare = figures["bare forward pass, preloaded tensors"]
         print(f"{name}, {args.device}, {args.side} x {args.side} JPEG, {args.decoders} decoders: {unit}")
         for what, speed in figures.items():

@@ -110,7 +110,7 @@ def _first_keys(path: str) -> set[str]:
         try:
             for found in scan(file):
                 keys.add(found.key)
-                if found.in_array:
+                if found.array is not None:
                     break
         except (BadFile, CutJson):
             pass  # whoever reads the file says what is wrong with it

@@ -79,6 +79,19 @@ def test_a_cut_json_keeps_its_whole_records_and_says_where_it_ends(tmp_path):
     assert last.kind == "cut_json" and "at byte" in last.detail and "fetch the file again" in last.detail
 
 
+def test_a_key_that_stands_twice_holds_two_arrays_of_records(tmp_path):
+    (tmp_path / "twice.json").write_text(
+        '{"data": [{"n": 0}, {"n": 1}], "info": {"n": "no record"}, "data": [{"n": 2}]}'
+    )
+    assert all_records(tmp_path / "twice.json", 10, "data") == [{"n": 0}, {"n": 1}, {"n": 2}]
+
+
+def test_an_array_beside_records_by_id_may_be_nested_too_deep_to_read(tmp_path):
+    deep = "[" * 5000 + "]" * 5000
+    (tmp_path / "deep.json").write_text(f'{{"7": {{"n": 0}}, "deep": {deep}, "8": {{"n": 1}}}}')
+    assert all_records(tmp_path / "deep.json", 10, None) == [("7", {"n": 0}), ("8", {"n": 1})]
+
+
 def test_json_lines_named_json_are_told_by_their_content(tmp_path):
     path = tmp_path / "rows.json"
     path.write_text('{"a": 1}\n\n{"a": 2}\n{"a": \n')

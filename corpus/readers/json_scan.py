@@ -23,14 +23,15 @@ class CutJson(Exception):
 class Found(NamedTuple):
     """A record: the top-level key it stands under (an array's key, or its own key in an object), its bytes, its value.
 
-    In an object of records the bytes include the key: `"id": {...}`.
+    In an object of records the bytes include the key: `"id": {...}`. `array` is the byte at which the array begins that
+    holds it: a key, and so an array under it, may stand twice in a file.
     """
 
     key: str | None
     start: int
     stop: int
     value: object
-    in_array: bool
+    array: int | None
 
 
 def scan(file: BinaryIO) -> Iterator[Found]:
@@ -61,19 +62,20 @@ def _object(cursor: "_Cursor") -> Iterator[Found]:
             yield from _elements(cursor, key)
         else:
             _, stop, value = cursor.value()
-            yield Found(key, start, stop, value, in_array=False)
+            yield Found(key, start, stop, value, array=None)
         if cursor.take(",}") == "}":
             return
 
 
 def _elements(cursor: "_Cursor", key: str | None) -> Iterator[Found]:
     cursor.take("[")
+    array = cursor.position
     if cursor.peek() == "]":
         cursor.take("]")
         return
     while True:
         start, stop, value = cursor.value()
-        yield Found(key, start, stop, value, in_array=True)
+        yield Found(key, start, stop, value, array)
         if cursor.take(",]") == "]":
             return
 
@@ -94,6 +96,11 @@ class _Cursor:
         if self._text.startswith("\xef\xbb\xbf"):
             self._at = 3
 
+    @property
+    def position(self) -> int:
+        """The byte that comes next."""
+        return self._base + self._at
+
     def peek(self) -> str:
         """Return the next character that is no white space, or "" at the end of the file."""
         while True:
@@ -108,7 +115,7 @@ class _Cursor:
         found = self.peek()
         if not found or found not in expected:
             what = "the file ends" if not found else f"{found!r} stands"
-            raise CutJson(f"{what} at byte {self._base + self._at}, where one of {expected!r} was expected")
+            raise CutJson(f"{what} at byte {self.position}, where one of {expected!r} was expected")
         self._at += 1
         return found
 

@@ -9,7 +9,7 @@ import functools
 import io
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import fsspec
 import numpy as np
@@ -201,29 +201,35 @@ def _held_paths(piece: Slice) -> np.ndarray:
 
 
 def _plan_json(path: str, rows: int, array: str | None) -> list[Slice]:
-    slices, spans, count, keys, damage = [], [], 0, set(), None
+    ranges, keys, damage, run = [], set(), None, None  # a range: its first byte, the byte after it, its records
     with open_file(path) as file:
         try:
             for found in scan(file):
                 if len(keys) < 8:  # for the message alone: ids may be keys, by the million
                     keys.add(found.key)
-                if found.key != array if array else found.key is not None and found.in_array:
+                if found.key != array if array else found.key is not None and found.array is not None:
                     continue
-                spans.append((found.start, found.stop))
-                if len(spans) == rows or spans[-1][1] - spans[0][0] > MAX_SLICE_BYTES:
-                    slices.append(Slice((path,), "json", spans[0][0], spans[-1][1], count, records=len(spans)))
-                    count, spans = count + len(spans), []
+                full = ranges and (ranges[-1][2] == rows or ranges[-1][1] - ranges[-1][0] > MAX_SLICE_BYTES)
+                if not ranges or full or found.array != run:
+                    ranges.append([found.start, found.stop, 0])
+                run, ranges[-1][1:] = found.array, (found.stop, ranges[-1][2] + 1)
         except CutJson as error:
-            why = f"{_broken(file) or error}; {count + len(spans)} records before it were read"
+            why = f"{_broken(file) or error}; {sum(records for *_, records in ranges)} records before it were read"
             damage = f"{path}: {why}, every later one is lost: fetch the file again"
         except BadFile as error:
             raise BadFile(f"{path}: {error}") from None
-    if not slices and not spans and not damage:
+    if not ranges and not damage:
         where = f"under {array!r}" if array else "at the top"
         raise BadFile(f"{path}: no records {where}; its keys are {sorted(map(str, keys))}")
-    if spans or damage:
-        start, stop = (spans[0][0], spans[-1][1]) if spans else (0, 0)
-        slices.append(Slice((path,), "json", start, stop, count, damage, records=len(spans)))
+    return _json_slices(path, ranges or [[0, 0, 0]], damage)
+
+
+def _json_slices(path: str, ranges: list[list[int]], damage: str | None) -> list[Slice]:
+    slices, row = [], 0
+    for start, stop, count in ranges:
+        slices.append(Slice((path,), "json", start, stop, row, records=count))
+        row += count
+    slices[-1] = replace(slices[-1], damage=damage)
     return slices
 
 
@@ -268,7 +274,7 @@ def _read_json(piece: Slice) -> Iterator[object]:
             key, (value, at) = value, _decoded(text, colon.end())
         if key is None:
             yield value
-        elif not isinstance(value, list):  # arrays beside the records are none
+        elif text[colon.end()] != "[":  # arrays beside the records are none
             yield value if isinstance(value, BadRow) else (key, value)
         at = _BETWEEN.match(text, at).end()
 
@@ -361,7 +367,7 @@ def _arrays(path: str, names: tuple[str, ...]) -> list[list[str]]:
     with open_file(path) as file:
         try:
             for found in scan(file):
-                if found.key in columns and found.in_array:
+                if found.key in columns and found.array is not None:
                     columns[found.key].append(str(found.value))
         except CutJson as error:
             raise BadFile(f"{path}: {error}; its arrays no longer run in parallel, fetch the file again") from None

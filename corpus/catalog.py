@@ -1,11 +1,13 @@
-"""`catalog.yaml` -> typed, validated datasets. Every mistake names the line and what would have been right."""
+"""`catalog.yaml` -> typed, validated datasets. Every mistake names its file and line and what would have been right."""
 
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import NamedTuple
 
-from corpus.marked import BadYaml, Document
+from corpus.layers import Layers
+from corpus.marked import BadYaml
 from corpus.plugins import BadPlugin, load_rules
 from corpus.records import TASKS
 from corpus.rules import RuleTable, WrongRule, hint, listed
@@ -16,7 +18,11 @@ LANGUAGES = ("en", "zh")  # zh means Chinese and English
 
 
 class CatalogError(ValueError):
-    """A mistake in a catalog file; the message starts with FILE:LINE."""
+    """Mistakes in catalog files: each of `problems` starts with FILE:LINE, and the message has one in a line."""
+
+    def __init__(self, *problems: str):
+        super().__init__("\n".join(problems))
+        self.problems = problems
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +35,9 @@ class Dataset:
     job: str  # the script in pipelines/ that reads it
     reader: str  # the published layout, as that job names it
     tasks: tuple[str, ...]  # what its samples become (DESIGN: nine tasks)
+    input: tuple[str, ...] = ()  # its raw files: paths, globs or URLs; relative ones lie below `data`
+    images: str | None = None  # folder or shards with the images, where they lie beside `input`
+    output: str  # where the cleaned data go; default: cleaned/NAME
     columns: Mapping[str, str] = field(default_factory=dict)  # our name -> the owner's column or key
     rules: Mapping[str, Mapping] = field(default_factory=dict)  # rule -> parameters; an absent rule is off
     original: int | None = None  # the paper's Table 2: rows before and after cleaning
@@ -44,37 +53,45 @@ class JobKind(NamedTuple):
     readers: Collection[str]
 
 
+EXTENDS = "extends"  # `default` or a file: the catalog that this one lies over
+DATA = "data"  # the folder or URL below which relative `input`, `images` and `output` lie; default: the catalog's own
+PLUGINS = "plugins"
+_OF_THE_WHOLE = (EXTENDS, DATA, PLUGINS)  # the keys of a catalog that are no datasets
 _KEYS = tuple(f.name for f in fields(Dataset) if f.name not in ("name", "plugins"))
 _REQUIRED = ("language", "licence", "job", "reader", "tasks")
-PLUGINS = "plugins"  # the one key of a catalog that is no dataset
+_NAME = re.compile(r"[a-z0-9_-]*[a-z0-9][a-z0-9_-]*")
+_TEXT, _MAPPING, _COUNT = (str, "a text"), (dict, "a mapping"), (int, "a whole number")
+_TYPES = {
+    **dict.fromkeys(("language", "licence", "job", "reader", "images", "output"), _TEXT),
+    **dict.fromkeys(("columns", "rules", "stages"), _MAPPING),
+    **dict.fromkeys(("original", "cleaned"), _COUNT),
+    "tasks": (list, "a list"),
+    "input": (str | list, "a path, a glob, a URL or a list of these"),
+}  # fmt: skip
 
 
 def load_catalog(path: str | Path | None = None, jobs: Mapping[str, JobKind] | None = None) -> dict[str, Dataset]:
-    """Read a catalog, by default the checkout's own. `jobs`: what each job takes; None checks neither that nor rules.
+    """Read a catalog, by default the checkout's own, and those that it extends. `jobs`: what each job takes; None
+    checks neither that nor rules.
 
-    Raises CatalogError for an unknown key, job, reader, rule, parameter, task or language and for a value of the wrong
-    type, naming the line and the known ones.
+    Raises CatalogError with all unknown keys, jobs, readers, rules, parameters, tasks and languages and all values of
+    the wrong type, each with its file and line and the known ones.
     """
-    path = Path(path or DEFAULT)
-    loader = _Loader(path)
-    tree = loader.tree
-    if not isinstance(tree, dict) or not tree:
-        raise CatalogError(f"{path}: a catalog is a mapping from dataset names to settings")
-    plugins = _plugins(loader, tree, path.parent)
-    return {name: _dataset(loader, name, entry, jobs, tree, plugins) for name, entry in tree.items() if name != PLUGINS}
-
-
-def _plugins(loader: "_Loader", tree: dict, folder: Path) -> tuple[str, ...]:
-    named = tree.get(PLUGINS, [])
-    if not isinstance(named, list) or not all(isinstance(each, str) for each in named):
-        raise loader.error(tree, PLUGINS, "plugins is a list of Python files")
-    files = tuple(str((folder / each).resolve()) for each in named)
-    try:
-        for file in files:
-            load_rules(file)
-    except BadPlugin as error:
-        raise loader.error(tree, PLUGINS, str(error)) from None
-    return files
+    layers, path = Layers(), Path(path or DEFAULT)
+    tree = _layered(layers, path, ())
+    plugins, data = tuple(tree.get(PLUGINS) or ()), tree.get(DATA)
+    problems: list[str] = []
+    found = {}
+    for name, entry in tree.items():
+        if name in _OF_THE_WHOLE:
+            continue
+        try:
+            found[name] = _dataset(layers, name, entry, jobs, tree, data, plugins)
+        except CatalogError as error:
+            problems += error.problems
+    if problems:
+        raise CatalogError(*problems)
+    return found
 
 
 def find(catalog: Mapping[str, Dataset], name: str, *, job: str | None = None) -> Dataset:
@@ -88,29 +105,109 @@ def find(catalog: Mapping[str, Dataset], name: str, *, job: str | None = None) -
     return catalog[name]
 
 
-def _dataset(loader: "_Loader", name: str, entry: dict, jobs, tree: dict, plugins: tuple[str, ...]) -> Dataset:
-    if not isinstance(entry, dict):
-        raise loader.error(tree, name, f"{name}: expected a mapping of settings")
-    if not name.replace("-", "").replace("_", "").isalnum() or not name.isascii() or name != name.lower():
-        raise loader.error(tree, name, f"{name!r}: a dataset's name is lower-case letters, digits, - and _")
-    _only_known(loader, entry, _KEYS, f"{name}: no setting")
-    if missing := [key for key in _REQUIRED if key not in entry]:
-        raise loader.error(tree, name, f"{name}: {', '.join(missing)} missing")
-    if entry["language"] not in LANGUAGES:
-        raise loader.error(entry, "language", f"{name}: language {entry['language']!r}; languages are en, zh")
-    _check_types(loader, name, entry)
-    tasks, stages = entry["tasks"], entry.get("stages") or {}
-    for task in tasks:
-        if task not in TASKS:
-            known = ", ".join(TASKS)
-            raise loader.error(entry, "tasks", f"{name}: no task {task!r}{hint(task, TASKS)}; tasks are {known}")
-    _check_stages(loader, name, stages, tasks)
-    rules = {rule: _given(parameters) for rule, parameters in (entry.get("rules") or {}).items()}
-    checked = entry | {"tasks": tuple(tasks), "rules": rules, "stages": stages, "columns": entry.get("columns") or {}}
-    dataset = Dataset(name=name, **checked, plugins=plugins)
+def table_of(dataset: Dataset, jobs: Mapping[str, JobKind]) -> RuleTable:
+    """Return the rules that judge a dataset: those of its job, and of its catalog's plugins. Raises WrongRule."""
+    return jobs[dataset.job].rules.with_rules(rule for file in dataset.plugins for rule in load_rules(file))
+
+
+# --- One catalog over another ---
+
+
+def _layered(layers: Layers, path: Path, above: tuple[Path, ...]) -> dict:
+    """Read a catalog and lay it over the one that it extends; the paths of both are absolute then."""
+    tree = _read(layers, path)
+    base = tree.get(EXTENDS)
+    problems = [*_settle_data(layers, tree, path), *_settle_plugins(layers, tree, path)]
+    if base is not None and not isinstance(base, str):
+        problems.append(_at(layers, tree, EXTENDS, f"extends names one catalog: default, or a file, not {base!r}"))
+    if problems:
+        raise CatalogError(*problems)
+    if base is None:
+        return tree
+    below, here = DEFAULT if base == "default" else path.parent / base, (*above, path.resolve())
+    if below.resolve() in here:
+        raise CatalogError(_at(layers, tree, EXTENDS, f"{base} extends this catalog in turn"))
+    if not below.is_file():
+        raise CatalogError(_at(layers, tree, EXTENDS, f"no such catalog: {below}"))
+    return layers.overlay(_layered(layers, below, here), tree)
+
+
+def _read(layers: Layers, path: Path) -> dict:
+    try:
+        tree = layers.read(path)
+    except FileNotFoundError:
+        raise CatalogError(f"{path}: no such catalog; see --catalog") from None
+    except BadYaml as error:
+        raise CatalogError(*str(error).split("\n")) from None
+    if not isinstance(tree, dict) or not tree:
+        raise CatalogError(f"{path}: a catalog is a mapping from dataset names to settings")
+    return tree
+
+
+def _settle_data(layers: Layers, tree: dict, path: Path) -> Iterator[str]:
+    data = tree.get(DATA)
+    if data is not None and not isinstance(data, str):
+        yield _at(layers, tree, DATA, f"data is the folder or URL where all data lie, not {data!r}")
+    elif data is not None:
+        tree[DATA] = _below(str(path.resolve().parent), data)
+
+
+def _settle_plugins(layers: Layers, tree: dict, path: Path) -> Iterator[str]:
+    named = tree.get(PLUGINS) or []
+    if not isinstance(named, list) or not all(isinstance(each, str) for each in named):
+        yield _at(layers, tree, PLUGINS, "plugins is a list of Python files")
+        return
+    files = [str((path.parent / each).resolve()) for each in named]
+    for file in files:
+        try:
+            load_rules(file)
+        except BadPlugin as error:
+            yield _at(layers, tree, PLUGINS, str(error))
+    if files:
+        tree[PLUGINS] = files
+
+
+def _at(layers: Layers, block: dict, key, message: str) -> str:
+    place = layers.place(block, key)
+    return f"{place.line}: {message}" if place else message
+
+
+# --- One dataset ---
+
+
+def _dataset(layers: Layers, name: str, entry, jobs, tree: dict, data: str | None, plugins: tuple) -> Dataset:
+    """Return an entry as a Dataset. Raises CatalogError with all that is wrong with it."""
+    wrong = list(_mistakes(name, entry, tree))
+    if wrong:
+        raise CatalogError(*(_at(layers, block, key, f"{name}: {said}") for block, key, said in wrong))
+    given = {key: value for key, value in entry.items() if value is not None}
+    given |= _places(layers, entry, data) | {
+        key: tuple(given[key]) for key in ("tasks", "keep_columns") if key in given
+    }
+    given["rules"] = {rule: _given(parameters) for rule, parameters in given.get("rules", {}).items()}
+    output = given.pop("output", None) or _below(data or _folder(layers, tree, name), f"cleaned/{name}")
+    dataset = Dataset(name=name, output=output, **given, plugins=plugins)
     if jobs is not None:
-        _check_job(loader, entry, dataset, jobs)
+        wrong = list(_unfit_for_job(entry, dataset, jobs))
+    if wrong:
+        raise CatalogError(*(_at(layers, block, key, f"{name}: {said}") for block, key, said in wrong))
     return dataset
+
+
+def _places(layers: Layers, entry: dict, data: str | None) -> dict:
+    """Return `input`, `images` and `output` as absolute paths and URLs, where the entry has them."""
+    found: dict = {}
+    for key in ("input", "images", "output"):
+        if (given := entry.get(key)) is not None:
+            root = data or _folder(layers, entry, key)
+            paths = tuple(_below(root, path) for path in ([given] if isinstance(given, str) else given))
+            found[key] = paths if key == "input" else paths[0]
+    return found
+
+
+def _folder(layers: Layers, block: dict, key) -> str:
+    place = layers.place(block, key)
+    return str(Path(place.file if place else DEFAULT).resolve().parent)
 
 
 def _given(parameters):
@@ -120,74 +217,88 @@ def _given(parameters):
     return {} if parameters in (None, True, "on") else parameters
 
 
-_TYPES = {
-    "licence": (str, "a text"),
-    "job": (str, "a text"),
-    "reader": (str, "a text"),
-    "tasks": (list, "a list"),
-    "columns": (dict, "a mapping"),
-    "rules": (dict, "a mapping"),
-    "stages": (dict, "a mapping"),
-    "original": (int, "a whole number"),
-    "cleaned": (int, "a whole number"),
-}
+def _below(root: str, path: str) -> str:
+    """Return an absolute path or URL; relative ones lie below `root`."""
+    whole = "://" in path or path.startswith(("/", "@/"))
+    listing = "@" * path.startswith("@")
+    return path if whole else f"{listing}{root.rstrip('/')}/{path.removeprefix('@')}"
 
 
-def _check_types(loader: "_Loader", name: str, entry: dict) -> None:
+def _mistakes(name: str, entry, tree: dict) -> Iterator[tuple[dict, object, str]]:
+    """Yield what is wrong with an entry whatever job it is for: the mapping, its key, what to say of it."""
+    if not _NAME.fullmatch(str(name)):
+        yield tree, name, "a dataset's name is lower-case letters, digits, - and _"
+    if not isinstance(entry, dict):
+        yield tree, name, "expected a mapping of settings"
+        return
+    yield from _unknown(entry, _KEYS, "no setting")
+    if missing := [key for key in _REQUIRED if entry.get(key) is None]:
+        yield tree, name, f"{', '.join(missing)} missing"
+    unfit = dict(_wrong_types(entry))
+    yield from ((entry, key, said) for key, said in unfit.items())
+    sound = {key: value for key, value in entry.items() if key not in unfit and value is not None}
+    if (language := sound.get("language")) and language not in LANGUAGES:
+        yield entry, "language", f"language {language!r}; languages are {listed(LANGUAGES)}"
+    for task in sound.get("tasks", ()):
+        if task not in TASKS:
+            yield entry, "tasks", f"no task {task!r}{hint(task, TASKS)}; tasks are {listed(TASKS)}"
+    yield from _wrong_stages(sound.get("stages", {}), sound.get("tasks", ()))
+
+
+def _wrong_types(entry: dict) -> Iterator[tuple[str, str]]:
     for key, (kind, called) in _TYPES.items():
-        if entry.get(key) is not None and (not isinstance(entry[key], kind) or isinstance(entry[key], bool)):
-            raise loader.error(entry, key, f"{name}: {key} must be {called}, not {entry[key]!r}")
+        value = entry.get(key)
+        wrong = value is not None and (not isinstance(value, kind) or isinstance(value, bool))
+        if wrong or (isinstance(value, list) and not all(isinstance(each, str) for each in value)):
+            yield key, f"{key} must be {called}, not {value!r}"
 
 
-def _check_job(loader: "_Loader", entry: dict, dataset: Dataset, jobs: Mapping[str, JobKind]) -> None:
-    name = dataset.name
-    if dataset.job not in jobs:
-        known = f"{hint(dataset.job, jobs)}; jobs: {listed(jobs)}"
-        raise loader.error(entry, "job", f"{name}: no job {dataset.job!r}{known}")
-    kind = jobs[dataset.job]
-    if dataset.reader not in kind.readers:
-        known = f"{hint(dataset.reader, kind.readers)}; readers of {dataset.job}: {listed(kind.readers)}"
-        raise loader.error(entry, "reader", f"{name}: no reader {dataset.reader!r}{known}")
-    try:
-        table_of(dataset, jobs).check(dataset.rules)
-    except WrongRule as error:
-        rule, parameter = error.where
-        block = entry["rules"].get(rule) if parameter is not None else None
-        where = (block, parameter) if isinstance(block, dict) else (entry["rules"], rule)
-        raise loader.error(*where, f"{name}: {error}") from None
-
-
-def table_of(dataset: Dataset, jobs: Mapping[str, JobKind]) -> RuleTable:
-    """Return the rules that judge a dataset: those of its job, and of its catalog's plugins. Raises WrongRule."""
-    return jobs[dataset.job].rules.with_rules(rule for file in dataset.plugins for rule in load_rules(file))
-
-
-def _check_stages(loader: "_Loader", name: str, stages: dict, tasks: tuple[str, ...]) -> None:
-    _only_known(loader, stages, tuple(STAGES), f"{name}: no stage")
+def _wrong_stages(stages: dict, tasks: list[str]) -> Iterator[tuple[dict, object, str]]:
+    yield from _unknown(stages, tuple(STAGES), "no stage")
     for stage, weights in stages.items():
         if not isinstance(weights, dict):
-            raise loader.error(stages, stage, f"{name}: stage {stage} maps tasks to numbers of samples")
-        _only_known(loader, weights, tasks, f"{name}: stage {stage}: its tasks do not include")
+            yield stages, stage, f"stage {stage} maps tasks to numbers of samples"
+            continue
+        yield from _unknown(weights, tasks, f"stage {stage}: its tasks do not include")
+        for task, samples in weights.items():
+            if isinstance(samples, bool) or not isinstance(samples, int | float) or not samples >= 0:
+                yield weights, task, f"stage {stage}: samples of {task} are a number, not {samples!r}"
 
 
-def _only_known(loader: "_Loader", block: dict, known: tuple, message: str) -> None:
+def _unfit_for_job(entry: dict, dataset: Dataset, jobs: Mapping[str, JobKind]) -> Iterator[tuple[dict, object, str]]:
+    if dataset.job not in jobs:
+        yield entry, "job", f"no job {dataset.job!r}{hint(dataset.job, jobs)}; jobs: {listed(jobs)}"
+        return
+    readers = jobs[dataset.job].readers
+    if dataset.reader not in readers:
+        known = f"{hint(dataset.reader, readers)}; readers of {dataset.job}: {listed(readers)}"
+        yield entry, "reader", f"no reader {dataset.reader!r}{known}"
+    try:
+        table = table_of(dataset, jobs)
+    except WrongRule as error:
+        yield entry, "rules", str(error)
+        return
+    for rule, given in dataset.rules.items():
+        parts = [{name: value} for name, value in given.items()] if isinstance(given, dict) else [given]
+        wrong = (_wrong_rule(table, rule, part) for part in parts or [{}])
+        yield from {str(why): (*_where(entry, why), str(why)) for why in wrong if why}.values()
+
+
+def _wrong_rule(table: RuleTable, rule: str, given) -> WrongRule | None:
+    try:
+        table.check({rule: given})
+    except WrongRule as error:
+        return error
+    return None
+
+
+def _where(entry: dict, why: WrongRule) -> tuple[dict, object]:
+    rule, parameter = why.where
+    block = entry["rules"].get(rule)
+    return (block, parameter) if parameter is not None and isinstance(block, dict) else (entry["rules"], rule)
+
+
+def _unknown(block: dict, known: Collection, message: str) -> Iterator[tuple[dict, object, str]]:
     for key in block:
         if key not in known:
-            raise loader.error(block, key, f"{message} {key!r}{hint(key, known)}; known: {listed(known)}")
-
-
-class _Loader(Document):
-    """A catalog's text, whose first mistake is an error."""
-
-    def __init__(self, path: Path):
-        try:
-            super().__init__(path)
-        except FileNotFoundError:
-            raise CatalogError(f"{path}: no such catalog; see --catalog") from None
-        except BadYaml as error:
-            raise CatalogError(str(error)) from None
-        if self.twice:
-            raise CatalogError(self.twice[0])
-
-    def error(self, block: dict, key, message: str) -> CatalogError:
-        return CatalogError(f"{self.place_in(block, key)}: {message}")
+            yield block, key, f"{message} {key!r}{hint(key, known)}; known: {listed(known)}"

@@ -52,6 +52,10 @@ class Document:
             block, place = block[step], inside[step]
         return place
 
+    def knows(self, block) -> bool:
+        """Tell whether a mapping or a list is one of the tree's own."""
+        return id(block) in self._places
+
     def place_in(self, block, key) -> str:
         """Return FILE:LINE of a key of a mapping of the tree; FILE where the mapping has no such key."""
         return self._places.get(id(block), {}).get(key, str(self.path))

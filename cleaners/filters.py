@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from cleaners.text import scripts
 from cleaners.text.arrays import count_chars, count_words, rows_matching, rows_not_ascii
 from cleaners.text.emoji import count_emoji, list_emoji
-from corpus.rules import Rule, failing, measure
+from corpus.rules import Rule, failing, measure, taken
 
 DETAIL_CHARACTERS = 16
 
@@ -34,8 +34,7 @@ class Judged:
 
 def measured(rule: Rule, columns: Mapping, rows: np.ndarray, *, language: str, **parameters) -> Judged:
     """Judge by a rule that only measures: what it returns for its `needs` against its thresholds."""
-    given = {name: columns[name] for name in sorted(rule.needs)}
-    here = {name: each.take(pa.array(rows)) if name == "text" else each[rows] for name, each in given.items()}
+    here = taken({name: columns[name] for name in sorted(rule.needs)}, rows)
     scores = dict.fromkeys(rule.measures, measure(rule, here, language))
     return Judged(*failing(rule, parameters, scores), scores)
 

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 
 from cleaners import rules
 from cleaners.grounding import Box, Span, join_pieces, pieces_of
-from corpus.rules import RuleTable
-from corpus.verdicts import KEPT
+from corpus.rules import RAISED, RuleTable
+from corpus.verdicts import ERROR, KEPT
 
 
 class Grounded(NamedTuple):
@@ -42,10 +42,12 @@ def clean_grounded(
     outcome, rule, value, threshold, detail and scores, as far as any filter ran."""
     pieces = [pieces_of(row.caption, row.spans) if row.caption is not None else list(row.texts) for row in rows]
     cleaned = iter(_clean_pieces([piece for part in pieces for piece in part], settings, language, known))
-    mended = [_put_together(row, [next(cleaned) for _ in part]) for row, part in zip(rows, pieces, strict=True)]
+    parts = [[next(cleaned) for _ in part] for part in pieces]
+    mended = [_put_together(row, [text for text, _ in part]) for row, part in zip(rows, parts, strict=True)]
     verdicts = _judge([text for text, _ in mended], settings, language, known)
-    for (text, regions), verdict in zip(mended, verdicts, strict=True):
-        yield text, regions, verdict
+    for part, (text, regions), verdict in zip(parts, mended, verdicts, strict=True):
+        why = next((why for _, why in part if why), None)
+        yield text, regions, {"outcome": ERROR, "rule": RAISED, "detail": why} if why else verdict
 
 
 def _put_together(row: Grounded, pieces: list[str]) -> tuple[str, list[dict]]:
@@ -61,17 +63,24 @@ def _put_together(row: Grounded, pieces: list[str]) -> tuple[str, list[dict]]:
     ]
 
 
-def _clean_pieces(pieces: list[str], settings: Mapping, language: str, known: RuleTable) -> list[str]:
-    """Run the cleaners over pieces; the white space around a piece belongs to the caption, and stays."""
+def _clean_pieces(
+    pieces: list[str], settings: Mapping, language: str, known: RuleTable
+) -> list[tuple[str, str | None]]:
+    """Run the cleaners over pieces: (text, why a cleaner raised, if it did) of each.
+
+    The white space around a piece belongs to the caption, and stays.
+    """
     wanted = {name for name in settings if known[name].kind == "clean"}
     if not wanted or not pieces:
-        return pieces
+        return [(piece, None) for piece in pieces]
     bodies = pa.table({"text": pa.array([piece.strip() for piece in pieces], pa.string())})
     verdicts = rules.clean(bodies, settings, language=language, rules=wanted, known=known)
     after = pc.fill_null(verdicts["text_after"], "").to_pylist()
-    return [
+    texts = [
         " " * piece[:1].isspace() + text + " " * piece[-1:].isspace() for piece, text in zip(pieces, after, strict=True)
     ]
+    whys = pc.if_else(pc.equal(verdicts["outcome"], ERROR), verdicts["detail"], None).to_pylist()
+    return list(zip(texts, whys, strict=True))
 
 
 def _judge(texts: list[str], settings: Mapping, language: str, known: RuleTable) -> list[dict]:

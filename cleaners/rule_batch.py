@@ -1,15 +1,17 @@
 """Rows on their way through the rules, a batch at a time."""
 
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cleaners.filters import measured
+from cleaners.filters import Judged, measured
 from cleaners.text.arrays import as_utf8, count_chars
 from cleaners.text.removal import Groups, clean_texts
-from corpus.verdicts import DROPPED, KEPT
+from corpus.rules import RAISED, isolated
+from corpus.verdicts import DROPPED, ERROR, KEPT
 
 NO_TEXT = "no_text"  # the outcome of a caption that is null, or of which nothing is left
 
@@ -51,28 +53,48 @@ class Batch:
         why = pa.array(["max_characters, before cleaning"] * len(rows), pa.string())
         self.drop("text_length", rows, length, max_characters, why)
 
-    def clean(self, groups: Groups) -> None:
-        """Clean patterns out of the captions that are left."""
-        self.columns["text"] = clean_texts(self.columns["text"], groups, among=self.reason < 0)
+    def fail(self, rows: np.ndarray, rule: str, why: str) -> None:
+        """Make rows errors: they made a rule raise."""
+        self.drop(RAISED, rows, np.nan, np.nan, pa.array([f"{rule}: {why}"] * len(rows), pa.string()))
+
+    def clean(self, rules: Sequence[str], groups: Groups) -> None:
+        """Clean patterns out of the captions that are left, as `rules` have it."""
+        for rows, texts, why in isolated(partial(self._cleaned, groups), self.alive):
+            if why is None:
+                self.columns["text"] = texts
+            else:
+                self.fail(rows, " and ".join(rules), why)
         self.columns.pop("beyond_ascii", None)
         self._drop_empty("empty after cleaning", self._bytes() == 0)
 
+    def _cleaned(self, groups: Groups, rows: np.ndarray) -> pa.StringArray:
+        among = np.zeros(self.size, bool)
+        among[rows] = True
+        return clean_texts(self.columns["text"], groups, among=among)
+
     def filter(self, rule, parameters: dict, language: str) -> None:
         """Let a filter judge the rows that are left."""
-        judge = rule.apply or partial(measured, rule)
-        judged = judge(self.columns, self.alive, language=language, **parameters)
+        judge = partial(rule.apply or partial(measured, rule), self.columns, language=language, **parameters)
+        for rows, judged, why in isolated(judge, self.alive):
+            if why is None:
+                self._apply(rule, rows, judged)
+            else:
+                self.fail(rows, rule.name, why)
+
+    def _apply(self, rule, rows: np.ndarray, judged: Judged) -> None:
         for name, score in judged.scores.items():
-            self.scores[name][self.alive] = score
+            self.scores[name][rows] = score
         lost = np.flatnonzero(judged.drop)
         threshold = judged.threshold[lost] if isinstance(judged.threshold, np.ndarray) else judged.threshold
         detail = judged.detail(lost) if judged.detail is not None and len(lost) else None
-        self.drop(rule.name, self.alive[lost], judged.value[lost], threshold, detail)
+        self.drop(rule.name, rows[lost], judged.value[lost], threshold, detail)
 
     def verdicts(self) -> pa.Table:
         """Return outcome, rule, value, threshold, detail, text_after and the scores, one row per pair."""
         kept = self.reason < 0
+        outcomes = [*(ERROR if reason == RAISED else DROPPED for reason in self.reasons), KEPT]
         columns = {
-            "outcome": pa.array([KEPT, DROPPED]).take(pa.array((~kept).astype(np.int8))),
+            "outcome": pa.array(outcomes).take(pa.array(np.where(kept, len(self.reasons), self.reason))),
             "rule": pa.array(self.reasons, pa.string()).take(pa.array(self.reason, mask=kept)),
             "value": pa.array(self.value, from_pandas=True),
             "threshold": pa.array(self.threshold, from_pandas=True),

@@ -142,8 +142,9 @@ def clean(
     rule -> parameters; an absent rule is off. `rules` narrows that to a subset, such as TEXT_RULES. `known` are the
     rules there are: these and a user's own.
 
-    Returns outcome ("kept" | "dropped"), rule, value, threshold, detail, text_after, and the scores of the rules that
-    ran, null where not measured. A null or emptied caption is dropped by "no_text". Raises WrongRule as
+    Returns outcome ("kept" | "dropped" | "error"), rule, value, threshold, detail, text_after, and the scores of the
+    rules that ran, null where not measured. A null or emptied caption is dropped by "no_text"; a row that makes a rule
+    raise is the error "rule_raised". Raises WrongRule as
     `RuleTable.check` does, and ValueError for an unknown language or a missing `text` column.
     """
     known.check(settings)
@@ -165,7 +166,7 @@ def _clean_slice(table: pa.Table, active: Mapping[Rule, dict], language: str) ->
     for step in _steps(active):
         if step[0][0].kind == "clean":
             groups = [rule.apply(language=language, **parameters) for rule, parameters in step]
-            batch.clean(tuple(group for each in groups for group in each))
+            batch.clean([rule.name for rule, _ in step], tuple(group for each in groups for group in each))
         else:
             batch.filter(*step[0], language)
     return batch.verdicts()

@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
+from corpus.bugs import why_data
 from corpus.verdicts import Verdict, dropped
 
 BOUNDS: Mapping[str, Callable] = {
@@ -20,6 +21,13 @@ BOUNDS: Mapping[str, Callable] = {
     "max": lambda value, threshold: value > threshold,
     "above": lambda value, threshold: value <= threshold,
 }
+
+
+RAISED = "rule_raised"  # the error of a row that makes a rule raise
+
+
+class WrongMeasure(TypeError):
+    """A rule of a plugin that does not return one number a row: a mistake of its author's, not of the data."""
 
 
 class WrongRule(ValueError):
@@ -165,13 +173,26 @@ class RuleTable(Mapping[str, Rule]):
         """Return the ledger's columns for what the rules measure."""
         return {score: pa.float64() for rule in self._rules.values() for score in rule.measures}
 
-    def measured(self, active: Mapping[str, Mapping], columns: Mapping, language: str) -> dict[str, np.ndarray]:
-        """Return score -> float64 values of the active rules that measure by themselves, over Arrow columns of rows."""
-        found = {}
+    def measured(
+        self, active: Mapping[str, Mapping], columns: Mapping, language: str
+    ) -> tuple[dict[str, np.ndarray], dict[int, str]]:
+        """Run the active rules that measure by themselves over Arrow columns of rows.
+
+        Returns score -> float64 values, and row -> why, for rows that make a rule raise.
+        """
+        found: dict[str, np.ndarray] = {}
+        raised: dict[int, str] = {}
         for rule in (self._rules[name] for name in active if self._rules[name].measure is not None):
             given = {name: columns[name] for name in sorted(rule.needs)}
-            found |= dict.fromkeys(rule.measures, measure(rule, given, language))
-        return found
+            values = np.full(len(next(iter(given.values()))), np.nan)
+            judge = lambda rows, rule=rule, given=given: measure(rule, taken(given, rows), language)  # noqa: E731
+            for rows, score, why in isolated(judge, np.arange(len(values))):
+                if why is None:
+                    values[rows] = score
+                else:
+                    raised |= {int(row): f"{rule.name}: {why}" for row in rows if row not in raised}
+            found |= dict.fromkeys(rule.measures, values)
+        return found, raised
 
     def judge(self, active: Mapping[str, Mapping], values: Mapping[str, float | None]) -> Verdict | None:
         """Return the verdict of the first of the `active` rules that drops a record with these scores.
@@ -186,12 +207,38 @@ class RuleTable(Mapping[str, Rule]):
         return None
 
 
+def isolated(judge: Callable, rows: np.ndarray) -> Iterator[tuple[np.ndarray, object, str | None]]:
+    """Yield (rows, what `judge` says of them, None), in order; rows that make it raise come alone: (rows, None, why).
+
+    Halves what raises until the row that does it stands alone. A mistake of ours and the system's errors are raised,
+    and so is WrongMeasure: of a single row it might look right.
+    """
+    try:
+        yield rows, judge(rows), None
+        return
+    except WrongMeasure:
+        raise
+    except Exception as error:
+        why = why_data(error)
+    if len(rows) <= 1:
+        yield rows, None, why
+        return
+    middle = len(rows) // 2
+    yield from isolated(judge, rows[:middle])
+    yield from isolated(judge, rows[middle:])
+
+
+def taken(columns: Mapping, rows: np.ndarray) -> dict:
+    """Return the rows of columns, of which `text` is an Arrow array and the others are numpy's."""
+    return {name: each.take(pa.array(rows)) if name == "text" else each[rows] for name, each in columns.items()}
+
+
 def measure(rule: Rule, columns: Mapping, language: str) -> np.ndarray:
-    """Return what a rule with `measure` says of rows, float64. TypeError when it is not one number a row."""
+    """Return what a rule with `measure` says of rows, float64. WrongMeasure when it is not one number a row."""
     rows = len(next(iter(columns.values())))
     score = np.asarray(rule.measure(**columns, language=language), np.float64)
     if score.shape != (rows,):
-        raise TypeError(f"rule {rule.name!r}: its measure returned shape {score.shape} for {rows} rows")
+        raise WrongMeasure(f"rule {rule.name!r}: its measure returned shape {score.shape} for {rows} rows")
     return score
 
 

@@ -28,7 +28,7 @@ from corpus.readers.rows import BadFile, BadRow, GroundingRow
 from corpus.readers.slices import UNREADABLE
 from corpus.records import Sample
 from corpus.splits import Sink, Split
-from corpus.verdicts import DROPPED, Lost, Verdict, dropped, failed
+from corpus.verdicts import DROPPED, ERROR, Lost, Verdict, dropped, failed
 from pipelines.engine import job
 from pipelines.engine.thumbnails import Thumbnails
 from pipelines.work import annotated
@@ -200,6 +200,9 @@ class _Cleaner:
         before = columns.pop("text_before")
         columns |= {"phrases": len(regions), "boxes": sum(len(region["boxes"]) for region in regions)}
         columns |= {name: value for name, value in verdict.items() if name not in ("outcome", "rule")}
+        if verdict["outcome"] == ERROR:
+            self._sink.error(key, number, verdict["rule"], text_before=before, **columns)
+            return
         if verdict["outcome"] == DROPPED or not regions:
             rule = verdict["rule"] or "no_phrase"
             shown = self._thumbnails.of(rule, result.picture.image.data)

@@ -26,6 +26,7 @@ from corpus.readers.rows import BadRow, TextRow
 from corpus.readers.slices import Slice, detect, plan, plan_all
 from corpus.readers.text import document
 from corpus.records import Sample
+from corpus.rules import RAISED
 from corpus.splits import Sink, Split
 from corpus.verdicts import Verdict, dropped, failed
 from pipelines.engine import job, two_pass
@@ -115,10 +116,13 @@ def judge(split: Split, sink: Sink, *, dataset: Dataset, limit: int | None = Non
     while batch := list(islice(records, ROWS_AT_ONCE)):
         judged = [_read(annotated.key_of(dataset, split, row), row, record, columns) for row, record in batch]
         whole = [each for each in judged if each.verdict is None]
-        own = table.measured(active, {"text": pa.array([each.text for each in whole])}, dataset.language)
+        texts = {"text": pa.array([each.text for each in whole], pa.string())}
+        own, raised = table.measured(active, texts, dataset.language)
         for i, each in enumerate(whole):
             each.columns |= {name: None if np.isnan(values[i]) else float(values[i]) for name, values in own.items()}
             each.verdict = table.judge(active, each.columns) if each.text else dropped("no_text", 0, 1)
+            if i in raised and each.verdict is None:
+                each.verdict = failed(RAISED, raised[i])
         yield from judged
 
 

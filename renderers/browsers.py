@@ -21,6 +21,10 @@ SNAP = "/snap/chromium/current/usr/lib/chromium-browser/chrome"
 _PLAYWRIGHT = ("chromium-*/chrome-linux*/chrome", "chromium-*/chrome-mac*/*.app/Contents/MacOS/*")
 
 
+class NoBrowser(Exception):
+    """The browser does not come up: nothing that a page could do, so that no page is to blame."""
+
+
 def find_browser(path: str | None = None) -> str:
     """Return the path of a browser that starts. FileNotFoundError says what to install."""
     if wanted := path or os.environ.get("CHROMIUM"):

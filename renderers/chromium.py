@@ -20,12 +20,15 @@ from pyppeteer.connection import Connection
 from pyppeteer.errors import NetworkError, PageError
 from websockets.exceptions import ConnectionClosedError
 
-from renderers.browsers import find_browser
+from corpus.bugs import raise_ours
+from renderers.browsers import NoBrowser, find_browser
 from renderers.confine import NOBODY
 from renderers.sentry import OUT_OF_MEMORY
 
 _ROOT = Path(__file__).resolve().parent.parent
 _PROFILE = "gristmill-chromium-"  # then the job's process id
+_LONGEST = 26  # of the folder for profiles: the path of a socket far below it has room for 107 characters
+_START_ATTEMPTS, _START_SECONDS = 2, 60
 _FLAGS = (
     "--headless", "--remote-debugging-pipe", "--no-first-run", "--no-default-browser-check", "--mute-audio",
     "--disable-gpu", "--disable-dev-shm-usage", "--disable-extensions", "--disable-breakpad", "--disable-sync",
@@ -119,9 +122,18 @@ class Chromium:
         return self._sentry is not None and self._sentry.poll() is None
 
     async def start(self) -> None:
-        """Start the browser and connect to it. BrowserLost when it does not come up within 60 seconds."""
+        """Start the browser and connect to it. Raises NoBrowser when it does not come up."""
         sweep_profiles()
-        profile = tempfile.mkdtemp(prefix=f"{_PROFILE}{os.getpid()}-")
+        for _ in range(_START_ATTEMPTS):
+            if (why := await self._try_start()) is None:
+                return
+        raise NoBrowser(
+            f"{self.executable} did not start ({why}). Does `{self.executable} --headless --dump-dom about:blank` work "
+            "here, and are there memory and room for temporary files? Then run the same command again."
+        )
+
+    async def _try_start(self) -> str | None:
+        profile = tempfile.mkdtemp(prefix=f"{_PROFILE}{os.getpid()}-", dir=_place())
         to_browser, from_browser = os.pipe(), os.pipe()
         command = [self.executable, *_FLAGS, f"--user-data-dir={profile}"]
         if os.geteuid() == 0:
@@ -136,10 +148,11 @@ class Chromium:
         connection = _PipeConnection(_Pipe(from_browser[0], to_browser[1]), asyncio.get_running_loop())
         try:
             creation = _Browser.create(connection, [], False, None, None, connection.dispose)
-            self.browser = await asyncio.wait_for(creation, 60)
+            self.browser = await asyncio.wait_for(creation, _START_SECONDS)
         except (TimeoutError, *LOST) as error:
-            ended = await self.stop()
-            raise BrowserLost(ended or "crash", f"{self.executable} did not start: {error!r}") from None
+            raise_ours(error)
+            return await self.stop() or repr(error)
+        return None
 
     async def stop(self) -> str:
         """End every process of the browser; return why it had ended, if it had: "memory", "crash" or ""."""
@@ -157,9 +170,14 @@ class Chromium:
         return "crash" if ended is not None else ""
 
 
+def _place() -> str:
+    """The folder for profiles: that for temporary files, unless its path is too long for a socket in it."""
+    return tempfile.gettempdir() if len(tempfile.gettempdir()) <= _LONGEST else "/tmp"
+
+
 def sweep_profiles() -> None:
     """Remove profiles whose job is gone: where a job's whole process tree is killed, its sentries die with it."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PROFILE}*-*"):
+    for folder in Path(_place()).glob(f"{_PROFILE}*-*"):
         owner = folder.name.removeprefix(_PROFILE).partition("-")[0]
         if owner.isdigit() and not Path(f"/proc/{owner}").exists():
             shutil.rmtree(folder, ignore_errors=True)

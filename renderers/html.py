@@ -97,17 +97,19 @@ class HtmlRenderer:
 
         The look of the page is drawn from the seed and `key`.
 
-        Raises BadDocument: timeout, crash, memory, too_much_text, bad_page.
+        Raises BadDocument: timeout, crash, memory, too_much_text, bad_page; NoBrowser when none comes up.
         """
-        page, facts, _ = self._run(self._render(html, key, with_text=False))
+        page, facts, _ = self._run(html, key, with_text=False)
         return page, facts
 
     def render_with_inner_text(self, html: str, key: str = "") -> tuple[Page, dict, str]:
         """The same, with the document's innerText: for measuring how much of it the lines hold."""
-        return self._run(self._render(html, key, with_text=True))
+        return self._run(html, key, with_text=True)
 
-    def _run(self, work):
+    def _run(self, html: str, key: str, *, with_text: bool) -> tuple[Page, dict, str]:
+        self._loop.run_until_complete(self._have_browser())  # on no page's time
         try:
+            work = self._render(html, key, with_text=with_text)
             return self._loop.run_until_complete(asyncio.wait_for(work, self.limits.page_seconds))
         except TimeoutError:
             ended = self.stop()
@@ -120,12 +122,14 @@ class HtmlRenderer:
                 ended or getattr(error, "kind", "crash"), f"{type(error).__name__}: {error}"[:200]
             ) from None
 
-    async def _render(self, html: str, key: str, *, with_text: bool) -> tuple[Page, dict, str]:
+    async def _have_browser(self) -> None:
         if self._rendered >= self.limits.pages or (self._chromium.browser and not self._chromium.running):
             await self._chromium.stop()
             self._rendered = 0
         if self._chromium.browser is None:
             await self._chromium.start()
+
+    async def _render(self, html: str, key: str, *, with_text: bool) -> tuple[Page, dict, str]:
         self._rendered += 1
         context = await self._chromium.browser.createIncognitoBrowserContext()
         tab = _Tab((await context.newPage())._client)

@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from corpus.catalog import CatalogError
+from corpus.plugins import load_rules
+from corpus.rules import WrongMeasure
 from pipelines import clean_laion, clean_text, retune
 from pipelines.engine import job
 from pipelines.work.datasets import whole_catalog
@@ -102,8 +104,47 @@ def test_a_plugin_that_cannot_be_used_says_why(mine, text, message):
 
 def test_a_measure_of_the_wrong_shape_stops_the_job(mine):
     (mine / "my_rules.py").write_text(PLUGIN.replace("    letters =", "    return [1.0]\n    letters ="))
-    with pytest.raises(TypeError, match=r"rule 'shouting': its measure returned shape \(1,\) for 6 rows"):
+    with pytest.raises(WrongMeasure, match=r"rule 'shouting': its measure returned shape \(1,\) for 6 rows"):
         clean(mine)
+
+
+RAISING = PLUGIN.replace(
+    "    letters =",
+    '    if pc.any(pc.match_substring(text, "RED")).as_py():\n        raise ValueError("no red")\n    letters =',
+)
+
+
+def test_a_rule_that_raises_costs_the_rows_that_make_it_raise(mine):
+    clean(mine, output="before")
+    (mine / "my_rules.py").write_text(RAISING)
+    load_rules.cache_clear()  # a process reads a plugin once
+    report = clean(mine)
+    assert report["counts"]["errors"] == {"rule_raised": 2}
+    [ledger] = [
+        pq.read_table(path).to_pylist() for path in (mine / "cleaned").glob("*.parquet") if "urls" not in path.name
+    ]
+    [before] = [
+        pq.read_table(path).to_pylist() for path in (mine / "before").glob("*.parquet") if "urls" not in path.name
+    ]
+    raised = [row["row"] for row in ledger if row["outcome"] == "error"]
+    assert raised == [1, 2] and {ledger[i]["detail"] for i in raised} == {"shouting: ValueError: no red"}
+    assert [row for row in ledger if row["row"] not in raised] == [row for row in before if row["row"] not in raised]
+    run_job(retune, mine / "cleaned", "--catalog", mine / "mine.yaml", "--set", "shouting.max=0.5", "--output",
+            mine / "retuned")  # fmt: skip
+    assert json.loads((mine / "retuned" / "report.json").read_text())["counts"]["errors"] == {"rule_raised": 2}
+
+
+def test_a_rule_that_raises_over_documents_costs_those_documents(mine):
+    (mine / "my_rules.py").write_text(RAISING)
+    (mine / "mine.yaml").write_text(
+        CATALOG.replace("clean_laion", "clean_text").replace("columns\n", "text\n").replace("[caption]", "[text]")
+        .replace("html: {}, ", "").replace("{text: caption, url: link}", "{}")
+    )  # fmt: skip
+    (mine / "texts.txt").write_text("\n".join(f"{text} {text} " * 60 for text in ("quiet", "a RED", "words")))
+    run_job(clean_text, "--catalog", mine / "mine.yaml", "--dataset", "mine", "--input", mine / "texts.txt",
+            "--output", mine / "texts")  # fmt: skip
+    counts = json.loads((mine / "texts" / "report.json").read_text())["counts"]
+    assert (counts["kept"], counts["errors"]) == (2, {"rule_raised": 1})
 
 
 @pytest.fixture(scope="module")

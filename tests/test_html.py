@@ -18,10 +18,11 @@ import pytest
 
 from corpus.bugs import Bug
 from renderers import chromium, html
+from renderers.browsers import NoBrowser
 from renderers.html import BrowserLimits, HtmlRenderer, HtmlSettings, doctype
 from renderers.ink import ink_report, luminance
 from renderers.page import BadDocument, bounds
-from renderers.sentry import Allowed, allowed, descendants
+from renderers.sentry import Allowed, allowed, descendants, resident_bytes
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -313,13 +314,13 @@ def test_a_crashed_browser_is_replaced():
         assert lines(made, "<p>third") == ["third"]
 
 
-def test_a_browser_that_grows_is_ended():
-    with (
-        HtmlRenderer(limits=BrowserLimits(page_seconds=60, memory=40 << 20)) as made,
-        pytest.raises(BadDocument) as caught,
-    ):
+def test_a_browser_that_grows_is_ended(renderer):
+    assert lines(renderer, "<p>first") == ["first"]
+    small = sum(resident_bytes(process) for process in descendants(renderer._chromium._sentry.pid))
+    limits = BrowserLimits(page_seconds=60, memory=small + (30 << 20))
+    with HtmlRenderer(limits=limits) as made, pytest.raises(BadDocument) as caught:
         for _ in range(20):
-            made.render("<p>words</p>" * 2000)
+            made.render("<p>words</p>" * 20_000)
             time.sleep(0.3)
     assert caught.value.kind == "memory"
 
@@ -355,6 +356,20 @@ def test_nothing_outlives_a_job_that_is_killed():
         time.sleep(0.1)
     assert not any(map(alive, family))
     assert not Path(profile).exists()
+
+
+def test_a_long_path_for_temporary_files_is_no_hindrance(tmp_path, monkeypatch):
+    (tmp_path / ("long" * 20)).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("long" * 20)))
+    with HtmlRenderer() as made:
+        assert lines(made, "<p>first") == ["first"]
+
+
+def test_a_browser_that_does_not_come_up_is_no_fault_of_a_page(tmp_path):
+    (browser := tmp_path / "chromium").write_text("#!/bin/sh\necho Chromium 100.0\n")
+    browser.chmod(0o755)
+    with HtmlRenderer(executable=str(browser)) as made, pytest.raises(NoBrowser, match="did not start"):
+        made.render("<p>first")
 
 
 def test_profiles_of_jobs_that_are_gone_are_swept(tmp_path, monkeypatch):

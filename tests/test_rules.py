@@ -12,11 +12,13 @@ from emoji import EMOJI_DATA, emoji_list
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cleaners import rules
+from cleaners import grounded_text, rule_batch, rules
+from cleaners.grounding import Span
 from cleaners.text import scripts
 from cleaners.text.arrays import as_utf8, count_words, rows_with_run
 from cleaners.text.emoji import MARKS, TEXT_FIRST, count_emoji
-from corpus.rules import Parameter, Rule, RuleTable, failing
+from corpus.bugs import Bug
+from corpus.rules import Parameter, Rule, RuleTable, failing, isolated
 
 ALL = {name: {} for name in rules.RULES if name != "special_tags"}
 GOOD = "A red barn beside the lake"
@@ -378,3 +380,50 @@ def test_a_value_at_its_threshold_passes_unless_it_must_lie_above(bound, dropped
     found, _, _ = failing(table["long"], active["long"], {"length": np.array([4.0, 5.0, 6.0, np.nan])})
     assert found.tolist() == [*dropped, False]
     assert table.judge(active, {"length": None}) is None
+
+
+# --- A rule that raises ---
+
+
+@given(st.sets(st.integers(0, 40)), st.integers(1, 41))
+def test_what_raises_is_isolated_to_its_rows(bad, size):
+    bad = {row for row in bad if row < size}
+
+    def judge(rows):
+        if bad & set(rows.tolist()):
+            raise ValueError("one of these")
+        return rows * 2
+
+    found = list(isolated(judge, np.arange(size)))
+    assert np.concatenate([rows for rows, *_ in found]).tolist() == list(range(size))
+    assert [rows.tolist() for rows, _, why in found if why] == [[row] for row in sorted(bad)]
+    assert {why for *_, why in found} <= {None, "ValueError: one of these"}
+    assert all((judged == rows * 2).all() for rows, judged, why in found if why is None)
+
+
+def test_a_mistake_of_ours_in_a_rule_and_a_full_disk_are_no_rows():
+    def no_space(rows):
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(Bug):
+        list(isolated(lambda rows: None + 1, np.arange(3)))
+    with pytest.raises(OSError, match="No space"):
+        list(isolated(no_space, np.arange(3)))
+
+
+def test_a_cleaner_that_raises_costs_the_captions_that_make_it_raise(monkeypatch):
+    real = rule_batch.clean_texts
+
+    def cleaning(texts, groups, among):
+        if among[2]:
+            raise ValueError("poison")
+        return real(texts, groups, among=among)
+
+    monkeypatch.setattr(rule_batch, "clean_texts", cleaning)
+    found = clean(["<b>A red</b> barn", GOOD, "<i>Poison</i> in a barn", "Two dogs <b>at</b> a lake"], {"html": {}})
+    assert [row["outcome"] for row in found] == ["kept", "kept", "error", "kept"]
+    assert [row["text_after"] for row in found] == ["A red barn", GOOD, "<i>Poison</i> in a barn", "Two dogs at a lake"]
+    assert (found[2]["rule"], found[2]["detail"]) == ("rule_raised", "html: ValueError: poison")
+    phrases = grounded_text.Grounded(None, [Span(i, i + 1, ()) for i in range(3)], ("a", "b", "c"))
+    [(_, _, verdict)] = grounded_text.clean_grounded([phrases], {"html": {}, "patterns": {}}, "en")
+    assert verdict == {"outcome": "error", "rule": "rule_raised", "detail": "html and patterns: ValueError: poison"}

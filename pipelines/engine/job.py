@@ -12,12 +12,13 @@ from corpus.catalog import CatalogError
 from corpus.damage import CorruptSample, Damaged
 from corpus.folder import VERSION, Manifest, NoBucket, OutputFolder, SettingsDiffer, digest
 from corpus.ledger import BlownFuse, Counts, Fuse
-from corpus.rules import RuleTable
+from corpus.rules import RuleTable, WrongMeasure
 from corpus.splits import Sink, Split
 from pipelines.engine import cluster
 from pipelines.engine.inputs import UserError, find_inputs
 from pipelines.engine.progress import Progress
 from pipelines.engine.report import print_funnel, write_report
+from renderers.browsers import NoBrowser
 from renderers.confine import NotConfined
 
 __all__ = ["UserError", "find_inputs", "main", "parser", "run"]
@@ -201,9 +202,9 @@ def main(function: Callable[[], None]) -> None:
     """Run a job's main function; print what the user can mend without a traceback and exit with status 1."""
     try:
         function()
-    except (UserError, SettingsDiffer, NoBucket, CatalogError, Damaged, BlownFuse) as error:
+    except (UserError, SettingsDiffer, NoBucket, CatalogError, WrongMeasure, Damaged, BlownFuse) as error:
         sys.exit(f"error: {error}")
-    except (cluster.SplitFailed, NotConfined) as error:
+    except (cluster.SplitFailed, NoBrowser, NotConfined) as error:
         sys.exit(f"error: {error}")
     except Bug as error:
         sys.exit(

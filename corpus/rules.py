@@ -9,6 +9,7 @@ import numbers
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -207,7 +208,7 @@ class RuleTable(Mapping[str, Rule]):
         return None
 
 
-def isolated(judge: Callable, rows: np.ndarray) -> Iterator[tuple[np.ndarray, object, str | None]]:
+def isolated(judge: Callable, rows: np.ndarray) -> Iterator[tuple[np.ndarray, Any, str | None]]:
     """Yield (rows, what `judge` says of them, None), in order; rows that make it raise come alone: (rows, None, why).
 
     Halves what raises until the row that does it stands alone. A mistake of ours and the system's errors are raised,

@@ -2,17 +2,15 @@
 """Kill, freeze and starve every job at random moments; each has to end with the bytes of a run left alone.
 
 In bouts: a job is struck a few times (its driver killed, Ray workers killed inside a split, everything stopped for a
-while, the disk full), some of its manifests are lost in between, it is run to its end, and its folder is compared. Run
-again with the same --output, the campaign goes on; the same seed strikes in the same order. Ends with a table, and with
-status 1 where anything was wrong.
+while, the disk full, the server of its images failing), some of its manifests are lost in between, it is run to its
+end, and its folder is compared. Run again with the same --output, the campaign goes on; the same seed strikes in the
+same order. Ends with a table, and with status 1 where anything was wrong.
 """
 
 import argparse
 import json
-import os
 import random
 import shutil
-import subprocess
 import sys
 import time
 from collections import defaultdict
@@ -25,36 +23,23 @@ if __name__ == "__main__":  # run as a script: the checkout's root, not pipeline
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from pipelines.proof import crashes
-from pipelines.proof.crashes import Bout, Job
-
-
-def jobs(out: Path) -> list[Job]:
-    """Every job whose input the demo's crawl or an earlier job of this list gives."""
-    raw = out / "raw"
-    return [Job(command.partition(".py")[0], command) for command in (
-        f"clean_laion.py --dataset laion-en --decode --input '{raw}/en/*'",
-        f"clean_captions.py --dataset cc12m --input '{raw}/en/*.tar'",
-        f"clean_text.py --input '{raw}/texts/*.txt'",
-        f"clean_chat.py --dataset chat-sft --input {raw}/dialogues/chat.json --images {raw}/dialogues/images",
-        f"render_pdf.py --dataset common-crawl-pdf --input '{raw}/documents/*.pdf'",
-        "make_scenes.py --dataset scenes-vqa --count 200 --samples-per-shard 20",
-        f"dedup.py --each-other --input '{out}/jobs/clean_laion/whole/*.tar'",
-    )]  # fmt: skip
+from pipelines.proof.crashes import Bout
+from pipelines.proof.jobs import Job, prepare, table
 
 
 def main() -> None:
     args = _parser().parse_args()
     out, deadline = Path(args.output).resolve(), time.monotonic() + 60 * args.minutes
-    prepare(out)
     journal = out / "bouts.jsonl"
-    done = {row["bout"] for row in _rows(journal)}
-    for name, job, kind in plan(jobs(out), args.only):
-        if time.monotonic() > deadline:
-            break
-        if name not in done:
-            row = {"bout": name, "job": job.name, "kind": kind, **asdict(fight(job, kind, out, f"{args.seed}/{name}"))}
-            with open(journal, "a") as file:
-                file.write(json.dumps(row) + "\n")
+    with prepare(out) as server:
+        done, jobs = {row["bout"] for row in _rows(journal)}, table(out, server)
+        for name, job, kind in plan(jobs, args.only, args.kinds):
+            if time.monotonic() > deadline:
+                break
+            if name not in done:
+                bout = fight(job, kind, jobs, out, f"{args.seed}/{name}")
+                with open(journal, "a") as file:
+                    file.write(json.dumps({"bout": name, "job": job.name, "kind": kind, **asdict(bout)}) + "\n")
     sys.exit(show(list(_rows(journal))))
 
 
@@ -70,47 +55,50 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="default: 0")
     parser.add_argument("--only", nargs="+", action="extend", metavar="JOB", help="only these jobs; default: all")
+    parser.add_argument(
+        "--kinds", nargs="+", action="extend", choices=crashes.STRIKE, help="only these strikes; default: all"
+    )
     return parser
 
 
-def prepare(out: Path) -> None:
-    """Make the crawl that the jobs read."""
-    if (out / "raw" / "texts").exists():
-        return
-    command = [sys.executable, "pipelines/make_demo_crawl.py", "--output", str(out / "raw"), "--pairs", "100"]
-    subprocess.run(command, cwd=crashes.ROOT, check=True, stdout=subprocess.DEVNULL)
-    texts, rng = out / "raw" / "texts", random.Random(0)
-    texts.mkdir()
-    for number in range(6):
-        lines = [" ".join(f"word{rng.randrange(3000)}" for _ in range(rng.randrange(5, 300))) for _ in range(200)]
-        (texts / f"{number}.txt").write_text("\n".join(lines))
-
-
-def plan(table: list[Job], only: list[str] | None) -> Iterator[tuple[str, Job, str]]:
+def plan(table: list[Job], only: list[str] | None, kinds: list[str] | None) -> Iterator[tuple[str, Job, str]]:
     """Yield (name, job, kind of strike) without end, round after round."""
-    chosen = [job for job in table if not only or job.name in only]
-    kinds = [kind for kind in crashes.STRIKE if kind != "disk" or (os.geteuid() == 0 and shutil.which("unshare"))]
-    for turn in count():
-        yield from ((f"{turn}/{job.name}/{kind}", job, kind) for job in chosen for kind in kinds)
+    chosen = [(job, kind) for job in table if not only or job.name in only
+              for kind in job.kinds() if not kinds or kind in kinds]  # fmt: skip
+    for turn in count() if chosen else ():
+        yield from ((f"{turn}/{job.name}/{kind}", job, kind) for job, kind in chosen)
 
 
-def fight(job: Job, kind: str, out: Path, seed: str) -> Bout:
-    """Strike a job, let it finish, compare. The first time it is run alone, to have what to compare with."""
+def quiet(job: Job, table: list[Job], out: Path) -> float:
+    """Run a job alone, once, after those that it needs, to have what to compare with; return the seconds it took."""
     folder = out / "jobs" / job.name
-    whole, output, log, timing = folder / "whole", folder / "out", folder / "log", folder / "seconds"
+    timing = folder / "seconds"
     if not timing.exists():
+        for needed in (other for other in table if other.name in job.needs):
+            quiet(needed, table, out)
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(whole, ignore_errors=True)
-        began = time.monotonic()
-        if crashes.start(job.argv(whole), log).wait():
-            sys.exit(f"error: {job.name} fails when left alone: {log.read_text()[-500:]}")
-        timing.write_text(str(time.monotonic() - began))
+        shutil.rmtree(folder / "whole", ignore_errors=True)
+        ended = crashes.left_alone(job, folder / "whole", folder / "log")
+        if ended.wrong:
+            sys.exit(f"error: {job.name} fails when left alone: {'; '.join(ended.wrong)}")
+        timing.write_text(str(ended.seconds))
+    return float(timing.read_text())
+
+
+def fight(job: Job, kind: str, table: list[Job], out: Path, seed: str) -> Bout:
+    """Strike a job, let it finish, compare."""
+    folder, seconds = out / "jobs" / job.name, quiet(job, table, out)
+    output, log = folder / "out", folder / "log"
     shutil.rmtree(output, ignore_errors=True)
     log.unlink(missing_ok=True)
-    bout = crashes.STRIKE[kind](job, output, log, float(timing.read_text()), random.Random(seed))
-    bout.wrong += tuple(crashes.finish(job, output, whole, log))
+    bout = crashes.STRIKE[kind](job, output, log, seconds, random.Random(seed))
+    ended = crashes.finish(job, output, folder / "whole", log)
+    bout.cpu_seconds, bout.megabytes = ended.cpu_seconds, ended.megabytes
+    bout.wrong += ended.wrong
     if "Traceback" in log.read_text():
         bout.wrong += (f"a traceback: {log}",)
+    if bout.wrong:
+        shutil.copy(log, folder / f"{kind}-{time.time():.0f}.log")
     print(f"{seed}: {bout.hits} of {bout.strikes} hit, {len(bout.wrong)} wrong", *bout.wrong, flush=True)
     return bout
 
@@ -123,13 +111,17 @@ def _rows(journal: Path) -> Iterator[dict]:
 def show(rows: list[dict]) -> int:
     """Print the table: hits and what was wrong, by job and kind of strike. Return the exit status."""
     hits, wrong = defaultdict(int), defaultdict(int)
+    most: dict[str, tuple[float, int]] = defaultdict(lambda: (0, 0))
     for row in rows:
         hits[row["job"], row["kind"]] += row["hits"]
         wrong[row["job"], row["kind"]] += len(row["wrong"])
-    print(f"\n{'job':16}" + "".join(f"{kind:>16}" for kind in crashes.STRIKE))
+        most[row["job"]] = max(most[row["job"]][0], row["cpu_seconds"]), max(most[row["job"]][1], row["megabytes"])
+    print(f"\n{'hits (wrong)':18}" + "".join(f"{kind:>10}" for kind in crashes.STRIKE) + "   most CPU s, MB")
     for name in sorted({name for name, _ in hits}):
-        cells = [f"{hits[name, kind]} hit, {wrong[name, kind]} wrong" for kind in crashes.STRIKE]
-        print(f"{name:16}" + "".join(f"{cell:>16}" for cell in cells))
+        cells = [
+            f"{hits[name, kind]} ({wrong[name, kind]})" if (name, kind) in hits else "-" for kind in crashes.STRIKE
+        ]
+        print(f"{name:18}" + "".join(f"{cell:>10}" for cell in cells) + "{:9.1f}{:7}".format(*most[name]))
     print(f"{len(rows)} bouts, {sum(hits.values())} hits, {sum(wrong.values())} wrong")
     return 1 if sum(wrong.values()) or not sum(hits.values()) else 0
 

@@ -20,7 +20,7 @@ from corpus.records import from_members, image_header
 from corpus.shards import IndexedShard
 from pipelines import fetch_images
 from pipelines.fetch.ordered import Spool, in_order
-from tests.bad_server import BadServer, jpeg
+from pipelines.proof.bad_server import BadServer, jpeg
 from tests.folders import ledger, of_split, split_ids
 from tests.test_shards import flip
 

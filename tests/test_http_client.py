@@ -17,7 +17,7 @@ from pipelines.fetch import guard as net_guard
 from pipelines.fetch.answers import ROBOTS, forbidding_directive, retry_after
 from pipelines.fetch.client import Client, Limits
 from pipelines.fetch.guard import DnsCache, ForbiddenAddress, GuardedResolver, why_forbidden
-from tests.bad_server import BadServer, jpeg
+from pipelines.proof.bad_server import BadServer, jpeg
 
 PUBLIC = "127.0.0.2"  # stands for a public server in the tests that keep the loopback network forbidden
 QUICK = Limits(total=1.0, connect=0.5, read=0.4, max_bytes=1 << 20, retries=1, backoff=0.01, allow_private=True)

@@ -16,8 +16,8 @@ from corpus.catalog import DEFAULT
 from corpus.records import BadImage, EncodedImage, Sample, from_members, to_members
 from corpus.shards import IndexedShard, ShardWriter
 from pipelines import clean_laion, fetch_images, score_clip
+from pipelines.proof.bad_server import reply
 from pipelines.proof.scenes.scene import scene
-from tests.bad_server import reply
 from tests.folders import ledger, of_split
 
 torch = pytest.importorskip("torch")
@@ -240,7 +240,7 @@ def test_from_urls_to_scored_pairs(tmp_path, monkeypatch, catalog):
     """Metadata mode, download, and the image rules with CLIP: keys lead from end to end, no row is lost."""
     import pyarrow as pa
 
-    from tests.bad_server import ANSWERS, BadServer
+    from pipelines.proof.bad_server import ANSWERS, BadServer
 
     pairs = scenes(30, "chain")
     monkeypatch.setitem(ANSWERS, "pair", lambda rest: reply("200 OK", pairs[int(rest)][0]))

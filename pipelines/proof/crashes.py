@@ -1,35 +1,38 @@
 """Jobs killed, frozen and starved at random moments, then run again: the folder must end as if nothing had happened."""
 
-import json
 import os
 import random
 import shlex
+import shutil
 import signal
 import subprocess
-import sys
 import time
+import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
 
-ROOT = Path(__file__).resolve().parents[2]
-FINISH_SECONDS = 900
+from pipelines.proof.jobs import ROOT, Job
+
+FINISH_SECONDS = 600  # of wall clock, on a machine that others use too
+MOST_SECONDS = 60  # of CPU, of all processes of a run to its end
+PATIENCE = 90  # seconds for what a killed driver started: Ray's agents look after their raylet now and then
 STRIKES = 4  # of one bout, before the job may finish
-_LOST = 0.4  # of the manifests, before a strike, so that it finds work
+_CACHES = "torchinductor_"  # what a library keeps among temporary files on purpose
+_MARK = uuid.uuid4().hex
 
 
 @dataclass(frozen=True)
-class Job:
-    """A command below `pipelines/` without --output and --workers."""
+class Ended:
+    """How a run left alone ended: its exit status (None: it did not), what it took, and all that was wrong."""
 
-    name: str
-    command: str
-
-    def argv(self, output: Path, workers: int = 0) -> list[str]:
-        return [sys.executable, *shlex.split(f"pipelines/{self.command}"), "--output", str(output),
-                "--workers", str(workers)]  # fmt: skip
+    status: int | None
+    seconds: float
+    cpu_seconds: float
+    megabytes: int
+    wrong: tuple[str, ...] = ()
 
 
 @dataclass
@@ -39,29 +42,48 @@ class Bout:
     strikes: int = 0
     hits: int = 0
     wrong: tuple[str, ...] = ()
+    cpu_seconds: float = 0
+    megabytes: int = 0
 
 
-def contents(output: Path) -> dict[str, bytes]:
-    """Every file below a job's folder, but for the report; manifests without their timing."""
-    found = {}
-    for path in sorted(path for path in output.rglob("*") if path.is_file() and not path.name.startswith("report")):
-        data = path.read_bytes()
-        if path.suffix == ".json":
-            data = json.dumps(json.loads(data) | {"seconds": 0}).encode()
-        found[str(path.relative_to(output))] = data
-    return found
-
-
-def differences(output: Path, whole: Path) -> list[str]:
+def differences(found: dict[str, bytes], expected: dict[str, bytes]) -> list[str]:
     """The files that are not as in the folder of a run that nothing happened to."""
-    found, expected = contents(output), contents(whole)
     return sorted(name for name in found | expected if found.get(name) != expected.get(name))
 
 
-def start(argv: list[str], log: Path) -> subprocess.Popen:
-    """Start a command in a session of its own."""
+def start(argv: list[str], log: Path, **environment: str) -> subprocess.Popen:
+    """Start a command in a session of its own; it and what it starts carry `_MARK`."""
+    threads = {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     with open(log, "a") as file:
-        return subprocess.Popen(argv, cwd=ROOT, start_new_session=True, stdout=file, stderr=subprocess.STDOUT)
+        return subprocess.Popen(argv, cwd=ROOT, start_new_session=True, stdout=file, stderr=subprocess.STDOUT,
+                                env=os.environ | threads | {"GRISTMILL_STRUCK": _MARK} | environment)  # fmt: skip
+
+
+def left_alone(job: Job, output: Path, log: Path) -> Ended:
+    """Run a job to its end, and say how it ended and what it took."""
+    scratch = log.parent / "tmp"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    began, said = time.monotonic(), log.stat().st_size if log.exists() else 0
+    process = start(job.argv(output), log, TMPDIR=str(scratch))
+    while (ended := os.wait4(process.pid, os.WNOHANG))[0] == 0:
+        if time.monotonic() - began > FINISH_SECONDS:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            return Ended(None, FINISH_SECONDS, 0, 0, (f"not finished within {FINISH_SECONDS} s",))
+        time.sleep(0.05)
+    process.returncode = os.waitstatus_to_exitcode(ended[1])
+    wrong = [f"{name} outlived the job" for name in wait_until_gone(marked())]
+    wrong += [
+        f"left in the temporary folder: {path.name}" for path in scratch.iterdir() if not path.name.startswith(_CACHES)
+    ]
+    usage = ended[2]
+    took = Ended(process.returncode, time.monotonic() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss // 1024)
+    if took.status:
+        wrong.append(f"exit status {took.status}: {log.read_text()[said:][-200:]}")
+    if took.cpu_seconds > MOST_SECONDS or took.megabytes > job.most_megabytes:
+        wrong.append(f"took {took.cpu_seconds:.0f} CPU seconds and {took.megabytes} MB")
+    return replace(took, wrong=tuple(wrong))
 
 
 def children(process: int) -> list[psutil.Process]:
@@ -72,44 +94,55 @@ def children(process: int) -> list[psutil.Process]:
         return []
 
 
+def marked() -> list[psutil.Process]:
+    """All processes that a command of this campaign started, whoever is their parent by now."""
+    return [process for process in psutil.process_iter() if _environment(process).get("GRISTMILL_STRUCK") == _MARK]
+
+
+def _environment(process: psutil.Process) -> dict[str, str]:
+    try:
+        return process.environ()
+    except psutil.Error:
+        return {}
+
+
 def wait_until_gone(processes: list[psutil.Process]) -> list[str]:
     """The children of a killed driver end by themselves; return the names of those that do not, and end them."""
-    _, alive = psutil.wait_procs(processes, timeout=90)  # Ray's agents look after their raylet now and then
+    _, alive = psutil.wait_procs(processes, timeout=PATIENCE)
     names = [process.name() for process in alive]
     for process in alive:
         process.kill()
     return names
 
 
-def finish(job: Job, output: Path, whole: Path, log: Path) -> list[str]:
-    """Run the job to its end; return what is wrong with how it ends and with what it leaves."""
-    try:
-        status = start(job.argv(output), log).wait(timeout=FINISH_SECONDS)
-    except subprocess.TimeoutExpired:
-        return [f"not finished within {FINISH_SECONDS} s"]
-    if status:
-        return [f"exit status {status}: {log.read_text()[-200:]}"]
-    return [f"{name} differs" for name in differences(output, whole)]
+def finish(job: Job, output: Path, whole: Path, log: Path) -> Ended:
+    """Run the job to its end; say what is wrong with how it ends, with its files, and with what it leaves."""
+    ended = left_alone(job, output, log)
+    if ended.status == 0:
+        different = differences(job.contents(output), job.contents(whole))
+        return replace(ended, wrong=(*ended.wrong, *(f"{name} differs" for name in different)))
+    return ended
 
 
 def kill_driver(job: Job, output: Path, log: Path, seconds: float, rng: random.Random) -> Bout:
     """SIGKILL to the driver and all that shares its session, again and again."""
     bout = Bout()
     for _ in range(STRIKES):
-        lose_manifests(output, rng)
+        job.lose(output, rng)
         driver = start(job.argv(output), log)
-        time.sleep(rng.uniform(0.4, 1.0) * seconds)
+        time.sleep(rng.uniform(0.3, 0.9) * seconds)
         left = children(driver.pid)
         os.killpg(driver.pid, signal.SIGKILL)
         bout.strikes += 1
         bout.hits += driver.wait() == -signal.SIGKILL
+        left += marked()
         bout.wrong += tuple(f"{name} outlived its driver" for name in wait_until_gone(left))
     return bout
 
 
 def kill_workers(job: Job, output: Path, log: Path, seconds: float, rng: random.Random) -> Bout:
     """SIGKILL to Ray workers that are at work on a split, under a driver that lives and has to finish."""
-    lose_manifests(output, rng)
+    job.lose(output, rng)
     driver, bout = start(job.argv(output, workers=2), log), Bout()
     for worker in _workers_at_work(driver, rng):
         worker.kill()
@@ -124,7 +157,7 @@ def kill_workers(job: Job, output: Path, log: Path, seconds: float, rng: random.
 
 def freeze(job: Job, output: Path, log: Path, seconds: float, rng: random.Random) -> Bout:
     """SIGSTOP to everything, SIGCONT a while later; the job has to end well by itself."""
-    lose_manifests(output, rng)
+    job.lose(output, rng)
     driver, bout = start(job.argv(output), log), Bout()
     while bout.strikes < STRIKES:
         time.sleep(rng.uniform(0.1, 0.4) * seconds)
@@ -142,7 +175,7 @@ def freeze(job: Job, output: Path, log: Path, seconds: float, rng: random.Random
 
 def fill_disk(job: Job, output: Path, log: Path, seconds: float, rng: random.Random) -> Bout:
     """Run on a disk that is too small, then again after room was made. Root alone may mount such a disk."""
-    size = sum(len(data) for data in contents(output.parent / "whole").values())
+    size = sum(path.stat().st_size for path in (output.parent / "whole").rglob("*") if path.is_file())
     disk, job_log = output.parent / "disk", log.with_suffix(".disk.log")
     disk.mkdir(exist_ok=True)
     command = shlex.join(job.argv(disk / "out"))
@@ -160,14 +193,23 @@ def fill_disk(job: Job, output: Path, log: Path, seconds: float, rng: random.Ran
     return Bout(strikes=1, hits=int(full), wrong=tuple(wrong))
 
 
-STRIKE = {"driver": kill_driver, "workers": kill_workers, "freeze": freeze, "disk": fill_disk}
+def trouble_server(job: Job, output: Path, log: Path, seconds: float, rng: random.Random) -> Bout:
+    """Kill the driver while the server fails every other request; what failed is fetched again when it is well."""
+    assert job.server is not None
+    try:
+        job.server.trouble = 0.5
+        bout = kill_driver(job, output, log, seconds, rng)
+        status = start(job.argv(output), log).wait(timeout=FINISH_SECONDS)
+    finally:
+        job.server.trouble = 0.0
+    again = start([*job.argv(output), "--retry-failed"], log).wait(timeout=FINISH_SECONDS)
+    if status or again:
+        bout.wrong += (f"with a bad server: exit status {status}, then {again}: {log.read_text()[-200:]}",)
+    return bout
 
 
-def lose_manifests(output: Path, rng: random.Random) -> None:
-    """Remove some manifests, as a disk may, so that the next run finds work to do."""
-    for manifest in sorted(output.rglob("*.json")):
-        if manifest.name != "job.json" and rng.random() < _LOST:
-            manifest.unlink()
+STRIKE = {"driver": kill_driver, "workers": kill_workers, "freeze": freeze, "disk": fill_disk,
+          "server": trouble_server}  # fmt: skip
 
 
 def _workers_at_work(driver: subprocess.Popen, rng: random.Random) -> Iterator[psutil.Process]:

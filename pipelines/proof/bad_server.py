@@ -1,8 +1,9 @@
-"""An HTTP server for tests that behaves badly on purpose, by path. It writes raw bytes, so it can break any rule."""
+"""An HTTP server that behaves badly on purpose, by path. It writes raw bytes, so it can break any rule."""
 
 import asyncio
 import gzip
 import io
+import random
 import threading
 import zlib
 from collections import Counter
@@ -32,12 +33,17 @@ def bomb() -> bytes:
 
 
 class BadServer:
-    """`with BadServer() as server: server.url("/ok/1")`; `server.requests` counts the paths asked for."""
+    """`with BadServer() as server: server.url("/ok/1")`; `server.requests` counts the paths asked for.
 
-    def __init__(self, host: str = "127.0.0.1"):
-        self.host, self.requests, self.connections = host, Counter(), 0
+    `port` 0 takes one that is free. `trouble` is the share of requests that are late, refused, cut off or dropped.
+    """
+
+    def __init__(self, host: str = "127.0.0.1", port: int = 0):
+        self.host, self.port, self.connections = host, port, 0
+        self.requests: Counter[str] = Counter()
+        self.trouble, self._rng = 0.0, random.Random(0)
         self.active, self.most_active = 0, 0  # requests being answered at a time
-        self.failures_left = Counter()  # path -> how often it answers 503 before it works
+        self.failures_left: Counter[str] = Counter()  # path -> how often it answers 503 before it works
         self.headers: list[str] = []  # the head of every request, as it came
 
     def __enter__(self) -> "BadServer":
@@ -60,7 +66,7 @@ class BadServer:
 
     async def _serve(self, started: threading.Event) -> None:
         self._stop = asyncio.Event()
-        server = await asyncio.start_server(self._connection, self.host, 0)
+        server = await asyncio.start_server(self._connection, self.host, self.port)
         self.port = server.sockets[0].getsockname()[1]
         started.set()
         await self._stop.wait()
@@ -92,6 +98,9 @@ class BadServer:
     async def _answer(self, path: str, writer) -> bool:
         """Write one answer; False closes the connection."""
         name, _, rest = path.lstrip("/").partition("/")
+        if self._rng.random() < self.trouble:
+            name = self._rng.choice(("down", "short", "reset", name))
+            await asyncio.sleep(0.3)
         if self.failures_left[path] > 0:
             self.failures_left[path] -= 1
             writer.write(reply("503 Busy"))

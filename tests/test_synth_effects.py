@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from synth_ocr import effects, textbox, textures
 from synth_ocr.compat import import_synthtiger
+from tests.every_face import has_raqm
 
 SIZES = st.tuples(st.integers(60, 180), st.integers(60, 180))
 
@@ -139,5 +140,6 @@ def test_crumpled_paper_spreads_its_levels_like_a_histogram_equalised_photo():
 def test_synthtiger_draws_text_on_this_pillow(tiger, tmp_path):
     from matplotlib import get_data_path
 
+    has_raqm()
     layer = tiger.layers.TextLayer("Ag", path=f"{get_data_path()}/fonts/ttf/DejaVuSans.ttf", size=40)
     assert layer.image[..., 3].max() == 255 and 30 < layer.width < 80

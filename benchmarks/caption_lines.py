@@ -143,7 +143,7 @@ SOURCES: dict[str, tuple[str, int | None, int, Callable[[Path], Iterator[str]]]]
         _json, name="annotations/refcoco/sample_expressions_testA.json",
         pick=lambda data: [each["sent"] for each in data["predictions"]])),
     "ocrbench": ("en", 15, 9, partial(
-        _json, name="annotations/ocrbench/OCRBench.json", pick=lambda data: [_first(each["answers"]) for each in data])),
+        _json, name="annotations/ocrbench/OCRBench.json", pick=lambda data: [_first(row["answers"]) for row in data])),
 }  # fmt: skip
 
 

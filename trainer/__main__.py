@@ -13,6 +13,9 @@ example, three stages in a row on the CPU:
   python -m trainer --stage 1 --data demo/stage1 --size tiny --output runs/stage1
   python -m trainer --stage 2 --data demo/stage2 --init runs/stage1 --output runs/stage2
   python -m trainer --stage 3 --data demo/stage3 --init runs/stage2 --output runs/stage3
+stage 3 on one small GPU:
+  python -m trainer --stage 3 --data DIR --init runs/stage2 --output runs/chat --lora r=64 --quantise nf4 \\
+    --activation-checkpointing --micro-packs 1
 on eight GPUs:
   torchrun --nproc-per-node 8 -m trainer --stage 2 --data s3://bucket/stage2 --init runs/stage1 --output runs/stage2
 """
@@ -75,6 +78,10 @@ def make_parser() -> argparse.ArgumentParser:
     text = "when ranks send weights and gradients: once a step (default), or in each micro-batch, for less memory"
     group.add_argument("--exchange", choices=("step", "micro"), help=text)
     group.add_argument("--reduce", choices=("fp32", "bf16"), help="in which ranks sum their gradients; default: fp32")
+    text = "train the language model through low-rank adapters alone: r=64[,alpha=16][,dropout=0.05]"
+    group.add_argument("--lora", metavar="r=N", help=text)
+    group.add_argument("--quantise", choices=("nf4", "int8"), help="hold its frozen blocks in 4 or 8 bits")
+    group.add_argument("--optimizer-bits", type=int, choices=(32, 8), help="of AdamW's moments; default: 32")
     for name in ("activation-checkpointing", "compile", "deterministic"):
         group.add_argument(f"--{name}", action="store_const", const=True)
     return parser
@@ -84,6 +91,7 @@ def flags_of(args: argparse.Namespace) -> dict:
     """The settings that were given on the command line."""
     names = [name.replace("-", "_") for name in SETTINGS]
     names += ["attention", "trains", "tail_with", "image_rows", "precision", "exchange", "reduce"]
+    names += ["lora", "quantise", "optimizer_bits"]
     names += ["activation_checkpointing", "compile", "deterministic"]
     return {name: value for name in names if (value := getattr(args, name)) is not None}
 

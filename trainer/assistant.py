@@ -15,6 +15,7 @@ from trainer.decoding import Options, confidences, decode
 from trainer.load import load_run
 from trainer.model import VisionLanguageModel
 from trainer.prompts import BadPrompt, Prompt, dialogue, read_image
+from trainer.quantise import quantise_blocks
 
 
 @dataclass(slots=True)
@@ -37,12 +38,18 @@ class Assistant:
         self._allowed = self._allowed_tokens()
 
     @classmethod
-    def load(cls, run: str | Path, device: str = "cpu", dtype: torch.dtype | None = None) -> "Assistant":
+    def load(
+        cls, run: str | Path, device: str = "cpu", dtype: torch.dtype | None = None, quantise: str | None = None
+    ) -> "Assistant":
         """Load a run, an export or a folder of the released Qwen-VL; bfloat16 on a GPU unless `dtype` says otherwise.
 
-        Raises export.WrongModel when the folder is none of these.
+        quantise: "nf4" or "int8", for the language model's blocks. Raises export.WrongModel when the folder is none
+        of these.
         """
-        return cls(*load_run(Path(run), device, dtype or (torch.bfloat16 if device == "cuda" else torch.float32)))
+        dtype = dtype or (torch.bfloat16 if device == "cuda" else torch.float32)
+        model, tokenizer, image_size, stage = load_run(Path(run), device, dtype)
+        quantise_blocks(model.language, quantise)
+        return cls(model, tokenizer, image_size, stage)
 
     def _allowed_tokens(self) -> torch.Tensor:
         """Tokens of images and rows without a token are never answers."""

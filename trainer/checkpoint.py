@@ -1,5 +1,7 @@
 """Checkpoints to resume from: RUN/checkpoints/step-00000040/ (torch DCP and state.json), and a `latest` file.
 
+What is frozen lies beside them in `frozen`, written once, before the first step; a checkpoint holds what trains.
+
 A checkpoint is written under a temporary name, flushed, renamed; `latest` is renamed last. state.json tells size and
 checksum of all other files, and they are verified before anything is loaded. Data position, schedule and
 random numbers are functions of the step, so the step is all that is kept of them. Tensors are saved by parameter
@@ -15,14 +17,17 @@ from pathlib import Path
 
 import torch
 import torch.distributed.checkpoint as dcp
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 
 from corpus.damage import Damaged
 from corpus.seals import describe, read_sealed, sealed, wrong_files
 from trainer.parallel import World
+from trainer.quantise import dequantised
 from trainer.stages import Settings, differing
 
 FORMAT = 1
+FROZEN = "frozen"
+_TRAINED = StateDictOptions(ignore_frozen_params=True, strict=False)
 
 
 class WrongCheckpoint(ValueError):
@@ -32,27 +37,45 @@ class WrongCheckpoint(ValueError):
 def save(run: Path, step: int, model, optimizer, state: dict, keep: int, world: World) -> Path:
     """Save after `step` steps; all ranks call it. `state` is JSON: settings, model configuration, corpus digest."""
     root = Path(run) / "checkpoints"
-    final, temporary = root / _name(step), root / f".{_name(step)}.tmp"
+    weights, moments = get_state_dict(model, optimizer, options=_TRAINED)
+    record = {"step": step, "frozen": bool(_frozen(model)), **state}
+    _commit(root / _name(step), {"model": weights, "optimizer": moments}, record, world)
+    if world.rank == 0:
+        write_text(root / "latest", _name(step))
+        _prune(root, keep)
+    world.barrier()
+    return root / _name(step)
+
+
+def save_frozen(run: Path, model, world: World) -> None:
+    """Save what does not train, if anything; all ranks call it, before the first step and before it is quantised."""
+    if frozen := _frozen(model):
+        _commit(Path(run) / "checkpoints" / FROZEN, {"model": frozen}, {}, world)
+
+
+def _frozen(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: p.detach() for name, p in model.named_parameters() if not p.requires_grad}
+
+
+def _commit(final: Path, tensors: dict, record: dict, world: World) -> None:
+    """Write a folder of tensors and state.json: it appears whole or not at all."""
+    temporary = final.with_name(f".{final.name}.tmp")
     if world.rank == 0:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
     world.barrier()
-    weights, moments = get_state_dict(model, optimizer)
     with _quiet():
-        dcp.save({"model": weights, "optimizer": moments}, checkpoint_id=str(temporary), no_dist=world.mesh is None)
+        dcp.save(tensors, checkpoint_id=str(temporary), no_dist=world.mesh is None)
     world.barrier()
     described = world.gather(describe(temporary, _own_files(temporary, world.rank)))
     if world.rank == 0:
         files = {name: told for part in described for name, told in part.items()}
-        write_json(temporary / "state.json", sealed({"format": FORMAT, "step": step, "files": files, **state}))
+        write_json(temporary / "state.json", sealed({"format": FORMAT, "files": files, **record}))
         flush(temporary)
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
-        _sync(root)
-        write_text(root / "latest", final.name)
-        _prune(root, keep)
+        _sync(final.parent)
     world.barrier()
-    return final
 
 
 def _own_files(folder: Path, rank: int) -> list[str]:
@@ -62,18 +85,42 @@ def _own_files(folder: Path, rank: int) -> list[str]:
 
 
 def load(checkpoint: Path, model, optimizer, world: World) -> None:
-    """Load model and optimizer in place; all ranks call it."""
-    weights, moments = get_state_dict(model, optimizer)
+    """Load what trains, and the optimizer, in place; all ranks call it."""
+    weights, moments = get_state_dict(model, optimizer, options=_TRAINED)
     state = {"model": weights, "optimizer": moments}
     with _quiet():
         dcp.load(state, checkpoint_id=str(checkpoint), no_dist=world.mesh is None)
-    set_state_dict(model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"])
+    set_state_dict(
+        model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"], options=_TRAINED
+    )
+
+
+def load_frozen(checkpoint: Path, model: torch.nn.Module) -> None:
+    """Load what does not train, in place; each rank reads all of it. Older checkpoints hold it themselves."""
+    frozen = _frozen(model)
+    with _quiet():
+        dcp.load({"model": frozen}, checkpoint_id=str(_place_of_frozen(checkpoint)), no_dist=True)
+
+
+def _place_of_frozen(checkpoint: Path) -> Path:
+    return checkpoint.with_name(FROZEN) if read_state(checkpoint).get("frozen") else checkpoint
 
 
 def load_weights(checkpoint: Path, model: torch.nn.Module) -> None:
     """Load the weights alone, in place, into a whole model of one process: for use, not to train on."""
-    with _quiet():
-        dcp.load({"model": model.state_dict()}, checkpoint_id=str(checkpoint), no_dist=True)
+    wanted = model.state_dict()
+    for folder in {checkpoint, _place_of_frozen(checkpoint)}:
+        known = {name: wanted.pop(name) for name in _names(folder) & wanted.keys()}
+        with _quiet():
+            dcp.load({"model": known}, checkpoint_id=str(folder), no_dist=True)
+    if wanted:
+        raise WrongCheckpoint(f"{checkpoint} has no {next(iter(wanted))}: it is of another model")
+
+
+def _names(folder: Path) -> set[str]:
+    """Names of the parameters that a folder of tensors holds."""
+    found = dcp.FileSystemReader(str(folder)).read_metadata().state_dict_metadata
+    return {name.removeprefix("model.") for name in found if name.startswith("model.")}
 
 
 @contextmanager
@@ -123,7 +170,8 @@ def damage(checkpoint: Path, world: World | None = None) -> list[str]:
     rank, ranks = (world.rank, world.size) if world else (0, 1)
     files = sorted(state.get("files", {}).items())
     mine = list(wrong_files(checkpoint, dict(files[rank::ranks])))
-    return [text for part in (world.gather(mine) if world else [mine]) for text in part]
+    wrong = [text for part in (world.gather(mine) if world else [mine]) for text in part]
+    return wrong + (damage(checkpoint.with_name(FROZEN), world) if state.get("frozen") else [])
 
 
 def read_state(checkpoint: Path) -> dict:
@@ -208,7 +256,7 @@ def full_tensors(model: torch.nn.Module, world: World) -> dict[str, torch.Tensor
     """The whole state dict on rank 0's CPU (empty on other ranks), gathered one tensor at a time."""
     out = {}
     for name, tensor in model.state_dict().items():
-        full = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+        full = dequantised(tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor)
         if world.rank == 0:
             out[name] = full.detach().cpu().contiguous()
     return out

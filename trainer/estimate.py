@@ -12,18 +12,21 @@ from corpus.stages import STAGES
 from trainer.flops import step_flops
 from trainer.footprint import MAX_IMAGES, NODE, TOKENS, Shape, activations, memory, parameters
 from trainer.sizes import SIZES, with_vocabulary
-from trainer.stages import Settings, make_settings
+from trainer.stages import BITS, Settings, make_settings
 
 EXAMPLE = """\
 examples:
   python -m trainer.estimate --size 2b --stage 2 --gpus 8 --gpu h100
   python -m trainer.estimate --size qwen-vl --stage 2 --gpus 8 --micro-packs 2
+  python -m trainer.estimate --size qwen-vl --stage 3 --gpus 1 --gpu l4 --lora r=64 --quantise nf4
   python -m trainer.estimate --table
 """
 ASSUMED = """\
 assumed: packs of 2048 tokens, 7 images in the fullest (memory), {images:g} in the mean (time); products run at {mm:.0%}
 of the peak; an activation goes {touch} times between memory and cores; inside a node {inside:.0f} GB/s per GPU, between
 nodes {outside:.0f}; what is sent hides behind the work of one micro-batch; {share:.0%} of the memory is usable"""
+# What a proposal leaves as it was asked for: it changes the numbers, or what is trained.
+FIXED = ("reduce", "shard_ranks", "trains", "lora", "quantise", "optimizer_bits")
 PRODUCTS, TOUCHES, USABLE = 0.65, 6, 0.92
 INSIDE, OUTSIDE = 300e9, 50e9  # bytes/s: NVLink and InfiniBand as collectives reach them
 # Samples and images of a mean pack: stage 1 has pairs of 325 tokens, stage 2 the shapes of Table 3's mixture.
@@ -80,7 +83,7 @@ def estimate(size: str, stage: int, gpus: int, gpu: Gpu, **flags) -> Estimate:
         "tokens": TOKENS, "supervised": TOKENS - 258 * images if images * 258 < TOKENS else TOKENS // 2,
         "images": images, "pairs": sum(n * n / 2 for n in spans),
     }  # fmt: skip
-    of_pack = step_flops(config, settings.image_size, counts, settings.trained_parts)
+    of_pack = step_flops(config, settings.image_size, counts, settings.trained_parts, settings.adapted_parts)
     flops = of_pack * per_rank
     saved = activations(config, settings, Shape()).times(packs)
     held = memory(config, settings, gpus, micro_batches, saved)
@@ -187,6 +190,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--reduce", choices=("fp32", "bf16"))
     parser.add_argument("--shard-ranks", type=int)
     parser.add_argument("--activation-checkpointing", action="store_const", const=True)
+    parser.add_argument("--trains", nargs="+", action="extend", choices=("vision", "adapter", "language"))
+    parser.add_argument("--lora", metavar="r=N")
+    parser.add_argument("--quantise", choices=sorted(BITS))
+    parser.add_argument("--optimizer-bits", type=int, choices=(32, 8))
     parser.add_argument("--table", action="store_true", help="every size and stage on 1, 8 and 64 of this GPU")
     return parser
 
@@ -197,8 +204,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.table:
         print(table(gpu))
         return 0
-    names = ("micro_packs", "exchange", "reduce", "shard_ranks", "activation_checkpointing")
-    flags = {name: getattr(args, name) for name in names}
+    fixed = {name: getattr(args, name) for name in FIXED}
+    flags = fixed | {name: getattr(args, name) for name in ("micro_packs", "exchange", "activation_checkpointing")}
     one = estimate(args.size, args.stage, args.gpus, gpu, **flags)
     print(f"{args.size}, stage {args.stage}, {args.gpus} x {args.gpu}: {flags_of(one)}\n{describe(one)}")
     numbers = {"mm": PRODUCTS, "touch": TOUCHES, "inside": INSIDE / 1e9, "outside": OUTSIDE / 1e9, "share": USABLE}
@@ -206,7 +213,7 @@ def main(argv: list[str] | None = None) -> int:
     if fits(one, gpu):
         return 0
     print(f"does not fit: {one.peak / 1e9:.1f} GB of {gpu.memory * USABLE / 1e9:.1f}", file=sys.stderr)
-    better = propose(args.size, args.stage, args.gpus, gpu, reduce=args.reduce, shard_ranks=args.shard_ranks)
+    better = propose(args.size, args.stage, args.gpus, gpu, **fixed)
     if better is None:
         print(f"nothing does on {args.gpus} x {args.gpu}: more or larger GPUs are needed", file=sys.stderr)
     else:

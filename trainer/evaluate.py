@@ -86,7 +86,7 @@ def claim(output: Path, settings: dict, own: Path, overwrite: bool) -> None:
     path = output / "settings.json"
     before = json.loads(path.read_text()) if path.exists() else settings
     if before != settings and not overwrite:
-        changed = [name for name in settings if before.get(name) != settings[name]]
+        changed = [name for name in before | settings if before.get(name) != settings.get(name)]
         raise WrongFolder(
             f"{output} holds an evaluation with another {', '.join(changed)}: give another --output, or --overwrite"
         )
@@ -156,6 +156,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--part", default="0/1", metavar="I/N", help="answer every N-th question, from the I-th on")
     parser.add_argument("--skip-bad-images", action="store_true", help="score the rest where images cannot be used")
     parser.add_argument("--overwrite", action="store_true")
+    parser.add_argument("--quantise", choices=("nf4", "int8"), help="hold the language model's blocks in 4 or 8 bits")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
     return parser
 
@@ -176,7 +177,7 @@ def _run(args) -> int:
     settings = {
         "model": digest_model(Path(args.model)), "questions": digest_questions(questions), "max_tokens": tokens,
         "benchmark": args.benchmark, "parts": parts,
-    }  # fmt: skip
+    } | ({"quantise": args.quantise} if args.quantise else {})  # fmt: skip
     store = open_images(args.images) if args.images else None
     path = args.output / f"predictions-{part:03d}-of-{parts:03d}.jsonl"
     claim(args.output, settings, path, args.overwrite)
@@ -192,7 +193,7 @@ def _load_predictor(args, tokens: int) -> ModelPredictor:
     from trainer.assistant import Assistant
 
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return ModelPredictor(Assistant.load(args.model, device), tokens)
+    return ModelPredictor(Assistant.load(args.model, device, quantise=args.quantise), tokens)
 
 
 def finish(questions: Sequence[Question], store, output: Path, parts: int, skip_bad: bool) -> int:

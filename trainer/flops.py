@@ -34,14 +34,19 @@ def forward_flops(config: ModelConfig, image_size: int, counts: dict) -> dict[st
     }
 
 
-def step_flops(config: ModelConfig, image_size: int, counts: dict, trained: tuple[str, ...]) -> float:
-    """Forward and backward FLOPs of a step in which the parts `trained` train."""
+def step_flops(
+    config: ModelConfig, image_size: int, counts: dict, trained: tuple[str, ...], adapted: tuple[str, ...] = ()
+) -> float:
+    """Forward and backward FLOPs of a step in which the parts `trained` train, those `adapted` by adapters alone.
+
+    The adapters' own products, a hundredth of those beside them, count nothing.
+    """
     total = 0.0
     below_trains = False
     for part, flops in forward_flops(config, image_size, counts).items():
         trains = part in trained
         below_trains = below_trains or trains
-        total += flops * (1 + below_trains + trains)
+        total += flops * (1 + below_trains + (trains and part not in adapted))
     return total
 
 

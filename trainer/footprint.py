@@ -7,7 +7,7 @@ import functools
 from dataclasses import dataclass, replace
 
 from trainer.sizes import ModelConfig
-from trainer.stages import Settings
+from trainer.stages import BITS, Settings
 
 NODE = 8  # ranks of a node, which share one copy of what trains
 TOKENS, MAX_IMAGES = 2048, 7  # of the fullest pack
@@ -48,6 +48,24 @@ def parameters(config: ModelConfig, settings: Settings) -> tuple[int, int, int]:
     return trained, frozen, max(sum(p.numel() for p in b.parameters() if p.requires_grad) for b in blocks)
 
 
+@functools.lru_cache
+def in_products(config: ModelConfig, settings: Settings) -> tuple[int, int]:
+    """Frozen weights of the products in the language model's blocks, which can be quantised: all, and the largest."""
+    from torch import nn
+
+    layers = _meta(config, settings).language.base_model.layers
+    sizes = [m.weight.numel() for m in layers.modules() if isinstance(m, nn.Linear) and not m.weight.requires_grad]
+    return sum(sizes), max(sizes, default=0)
+
+
+def _frozen_bytes(config: ModelConfig, settings: Settings, frozen: int, compute: int) -> tuple[float, float]:
+    """Of the frozen weights, and of the largest quantised one while it is multiplied."""
+    if settings.quantise is None:
+        return compute * frozen, 0.0
+    held, largest = in_products(config, settings)
+    return compute * (frozen - held) + held * BITS[settings.quantise] / 8, compute * largest
+
+
 def blocks_of(config: ModelConfig) -> dict[str, int]:
     return {"vision": config.vision.layers, "language": config.language["num_hidden_layers"]}
 
@@ -55,11 +73,13 @@ def blocks_of(config: ModelConfig) -> dict[str, int]:
 def _meta(config: ModelConfig, settings: Settings):
     import torch
 
+    from trainer import lora
     from trainer.model import VisionLanguageModel
     from trainer.stages import freeze
 
     with torch.device("meta"):
         model = VisionLanguageModel(config)
+        lora.add(model, settings)
     freeze(model, settings)
     return model
 
@@ -97,8 +117,6 @@ def _saved_bytes(config: ModelConfig, settings: Settings, shape: Shape) -> float
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     from trainer.attention import Spans
-    from trainer.model import VisionLanguageModel
-    from trainer.stages import freeze
 
     kept = {}
 
@@ -106,12 +124,9 @@ def _saved_bytes(config: ModelConfig, settings: Settings, shape: Shape) -> float
         kept[tensor.untyped_storage()._cdata] = (tensor.untyped_storage().nbytes(), tensor)
         return tensor
 
+    model = _meta(config, settings)
     with FakeTensorMode():
-        model = VisionLanguageModel(config)
-        freeze(model, settings)
-        for parameter in model.parameters():
-            if settings.precision == "bf16":
-                parameter.data = parameter.data.bfloat16()
+        _give_memory(model, torch.bfloat16 if settings.precision == "bf16" else torch.float32)
         queries, side = config.queries, settings.image_size
         spans = Spans((shape.tokens,), torch.zeros(2, dtype=torch.int32))
         batch = {
@@ -129,6 +144,19 @@ def _saved_bytes(config: ModelConfig, settings: Settings, shape: Shape) -> float
         return sum(size for storage, (size, _) in kept.items() if storage not in own)
 
 
+def _give_memory(model, dtype) -> None:
+    """Put a meta model's tensors where new ones are made. Not `to_empty`, which cannot do it for fake tensors."""
+    import torch
+    from torch import nn
+
+    for module in model.modules():
+        for name, p in module._parameters.items():
+            if p is not None:
+                module._parameters[name] = nn.Parameter(torch.empty(p.shape, dtype=dtype), p.requires_grad)
+        for name, b in module._buffers.items():
+            module._buffers[name] = torch.empty(b.shape, dtype=b.dtype)
+
+
 def memory(config: ModelConfig, settings: Settings, gpus: int, micro_batches: int, saved: Saved) -> dict[str, float]:
     """Bytes that a rank holds at the peak of its backward pass, by kind."""
     trained, frozen, largest = parameters(config, settings)
@@ -144,14 +172,16 @@ def memory(config: ModelConfig, settings: Settings, gpus: int, micro_batches: in
         inputs = sum(count * saved.input[kind] for kind, count in blocks_of(config).items())
         kept = inputs + max(saved.block.values()) + saved.rest
     vocabulary, width = config.language["vocab_size"], config.language["hidden_size"]
-    head = compute * vocabulary * width if "language" in settings.trains else 0
+    head = compute * vocabulary * width if "language" in settings.trains and not settings.lora else 0
+    on_its_way = 0 if plain else (compute + reduced) * largest
+    fixed, unpacked = _frozen_bytes(config, settings, frozen, compute)
     return {
         "trained weights": 4 * trained / shard,
-        "frozen weights": compute * frozen,
-        "optimizer": 8 * trained / shard,
+        "frozen weights": fixed,
+        "optimizer": 2 * settings.optimizer_bits / 8 * trained / shard,
         "gathered weights": 0 if plain else compute * (trained if whole else 2 * largest),
         "gradients": 4 * trained / shard + (reduced * trained if accumulates else 0),
         "activations": kept,
         # The logits of one chunk and their gradients; the head's gradient; a block's gradient on its way.
-        "working space": 512 * vocabulary * (8 + 2 * compute) + head + (0 if plain else (compute + reduced) * largest),
+        "working space": 512 * vocabulary * (8 + 2 * compute) + head + unpacked + on_its_way,
     }

@@ -81,6 +81,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--top-k", type=int, default=0)
     parser.add_argument("--top-p", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quantise", choices=("nf4", "int8"), help="hold the language model's blocks in 4 or 8 bits")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
     return parser
 
@@ -104,7 +105,8 @@ def _run(args) -> None:
     if args.draw and not images:
         raise BadPrompt("--draw needs an --image to draw into")
     options = {name: getattr(args, name) for name in ("max_tokens", "temperature", "top_k", "top_p", "seed")}
-    assistant = Assistant.load(args.model, args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    assistant = Assistant.load(args.model, device, quantise=args.quantise)
     if args.chat:
         chat_loop(assistant, sys.stdin, args.image, options)
         return

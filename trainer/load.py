@@ -1,14 +1,18 @@
 """A trained model out of a folder: a run's export, its newest checkpoint, an exported folder, or a released Qwen-VL."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from corpus.packs import TOKENIZER
 from corpus.tokens import Tokenizer, load_tokenizer
-from trainer import checkpoint, export
+from trainer import checkpoint, export, lora
 from trainer.model import VisionLanguageModel
+from trainer.parallel import World
+from trainer.quantise import quantise_blocks
 from trainer.sizes import ModelConfig
+from trainer.stages import Settings, freeze, read_settings
 from trainer.weights import materialise
 
 RELEASED_IMAGE_SIZE = 448  # of Qwen-VL, whose config does not say it
@@ -53,10 +57,29 @@ def _load_checkpoint(folder: Path, device: str, dtype: torch.dtype) -> Loaded:
         )
         raise export.WrongModel(f"{'; '.join(wrong)}: this checkpoint is damaged; {rest}")
     state = checkpoint.read_state(folder)
-    settings, corpus = state["settings"], state["corpus"]["path"]
+    settings, corpus = read_settings(state["settings"]), state["corpus"]["path"]
     tokenizer = load_tokenizer(f"{corpus}/{TOKENIZER}")
-    with torch.device("meta"):
-        model = VisionLanguageModel(ModelConfig.from_dict(state["model"]), image_rows=settings["image_rows"])
-    materialise(model, device)
+    config = ModelConfig.from_dict(state["model"])
+    model = _as_trained(folder, config, settings, device)
+    if settings.lora:
+        tensors = lora.merged(checkpoint.full_tensors(model, World(torch.device(device))), settings)
+        model = _empty(config, replace(settings, lora=None), device)
+        model.load_state_dict(tensors)
+    return model.to(dtype).eval().requires_grad_(False), tokenizer, settings.image_size, settings.stage
+
+
+def _as_trained(folder: Path, config: ModelConfig, settings: Settings, device: str) -> VisionLanguageModel:
+    """With its adapters, and quantised where it was: that is what they have learned beside."""
+    model = _empty(config, settings, device)
     checkpoint.load_weights(folder, model)
-    return model.to(dtype).eval().requires_grad_(False), tokenizer, settings["image_size"], settings["stage"]
+    freeze(model, settings)
+    quantise_blocks(model.language, settings.quantise)
+    return model
+
+
+def _empty(config: ModelConfig, settings: Settings, device: str) -> VisionLanguageModel:
+    with torch.device("meta"):
+        model = VisionLanguageModel(config, image_rows=settings.image_rows)
+        lora.add(model, settings)
+    materialise(model, device)
+    return model

@@ -143,7 +143,8 @@ def _blame(run: Run, step: int, done: _Done) -> str:
 
 
 def _record(run: Run, step: int, totals: dict, rates: dict, seconds: float) -> dict:
-    flops = step_flops(run.model.config, run.settings.image_size, totals, run.settings.trained_parts)
+    s = run.settings
+    flops = step_flops(run.model.config, s.image_size, totals, s.trained_parts, s.adapted_parts)
     device = run.world.device
     peak = peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
     return {

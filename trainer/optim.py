@@ -2,6 +2,7 @@
 
 import math
 import re
+from typing import Any
 
 import torch
 from torch.distributed.tensor import DTensor, Replicate
@@ -12,7 +13,7 @@ from trainer.stages import Settings
 _UNDECAYED = ("positional_embedding", "adapter.query")
 
 
-def make_optimizer(model: torch.nn.Module, settings: Settings) -> torch.optim.AdamW:
+def make_optimizer(model: torch.nn.Module, settings: Settings) -> torch.optim.Optimizer:
     """AdamW over the trained parameters, grouped by part, learning-rate scale and weight decay."""
     groups: dict[tuple, dict] = {}
     for name, parameter in model.named_parameters():
@@ -23,13 +24,22 @@ def make_optimizer(model: torch.nn.Module, settings: Settings) -> torch.optim.Ad
         decay = 0.0 if parameter.ndim < 2 or name.endswith(_UNDECAYED) else settings.weight_decay
         group = {"params": [], "part": part, "lr_scale": scale, "weight_decay": decay}
         groups.setdefault((part, scale, decay), group)["params"].append(parameter)
-    return torch.optim.AdamW(
-        list(groups.values()),
-        lr=settings.peak_lr,
-        betas=(settings.beta1, settings.beta2),
-        eps=settings.eps,
-        fused=next(model.parameters()).device.type == "cuda",
-    )
+    common: dict[str, Any] = {"lr": settings.peak_lr, "betas": (settings.beta1, settings.beta2), "eps": settings.eps}
+    cuda = next(model.parameters()).device.type == "cuda"
+    if settings.optimizer_bits == 8:
+        return _make_8_bit(list(groups.values()), common, compiled=cuda)
+    return torch.optim.AdamW(list(groups.values()), **common, fused=cuda)
+
+
+def _make_8_bit(groups: list[dict], common: dict, compiled: bool) -> torch.optim.Optimizer:
+    """torchao's AdamW, its moments in blocks of 256 with a scale each (Dettmers et al. 2021). It compiles its kernel,
+    which on a CPU takes longer than it saves."""
+    from torchao.optim import AdamW8bit
+
+    optimizer = AdamW8bit(groups, **common)
+    if not compiled:
+        optimizer.step = torch.compiler.set_stance("force_eager")(optimizer.step)
+    return optimizer
 
 
 def lr_scale(name: str, layers: int, decay: float) -> float:
@@ -52,8 +62,12 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> dict[str
     """Set each group's rate; return the highest per part."""
     rates: dict[str, float] = {}
     for group in optimizer.param_groups:
-        group["lr"] = rate * group["lr_scale"]
-        rates[group["part"]] = max(rates.get(group["part"], 0.0), group["lr"])
+        own = rate * group["lr_scale"]
+        rates[group["part"]] = max(rates.get(group["part"], 0.0), own)
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(own)
+        else:
+            group["lr"] = own
     return rates
 
 

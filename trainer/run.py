@@ -9,13 +9,14 @@ from pathlib import Path
 import torch
 
 from corpus.packs import StageFolder, WrongCorpus
-from trainer import checkpoint, export, parallel
+from trainer import checkpoint, export, lora, parallel
 from trainer.convert import from_open_clip, open_clip_weights
 from trainer.data import PackBatches, Plan, batches, micro_packs, packs_per_step, refuse_rot
 from trainer.language import language_config, language_weights
 from trainer.loop import Run, train_step
 from trainer.model import VisionLanguageModel, count_parameters
 from trainer.progress import Progress
+from trainer.quantise import quantise_blocks
 from trainer.sizes import SIZES, ModelConfig, with_vocabulary
 from trainer.stages import Settings, freeze, make_settings
 from trainer.vision import tower_config
@@ -62,8 +63,12 @@ def run_stage(job: Job) -> None:
     try:
         found, first = _find_checkpoint(job, settings, record, world)
         model = build_model(config, settings, world)
-        if not found:
-            fill(model, _sources(job, start, config, settings))
+        if found:
+            checkpoint.load_frozen(found, model)
+        else:
+            fill(model, lora.sources(_sources(job, start, config, settings), settings.seed))
+            checkpoint.save_frozen(job.output, model, world)
+        quantise_blocks(model.language, settings.quantise)
         run = Run(model, settings, world, make_plan(folder, settings, world))
         if found:
             checkpoint.load(found, model, run.optimizer, world)
@@ -149,6 +154,7 @@ def build_model(config: ModelConfig, settings: Settings, world: parallel.World) 
     """A frozen, cut model with memory but without weights."""
     with torch.device("meta"):
         model = VisionLanguageModel(config, image_rows=settings.image_rows)
+        lora.add(model, settings)
     freeze(model, settings)
     parallel.cast_frozen(model, settings)
     parallel.cut(model, settings, world)
@@ -246,7 +252,7 @@ def _announce(run: Run, folder: StageFolder, first: int) -> str:
 
 
 def _export(job: Job, run: Run, folder: StageFolder, record: dict) -> None:
-    tensors = checkpoint.full_tensors(run.model, run.world)
+    tensors = lora.merged(checkpoint.full_tensors(run.model, run.world), run.settings)
     if run.world.rank == 0:
         history = {"stage": run.settings.stage, "settings": record["settings"], "corpus": record["corpus"]}
         export.write(job.output / "export", run.model.config, tensors, folder.tokenizer_path, history)

@@ -5,9 +5,35 @@ flat, JSON-able record, which the checkpoint keeps and a resume compares.
 """
 
 from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
 from corpus.stages import STAGES
 from trainer.sizes import SIZES
+
+# Of a quantised weight, its share of the scales included.
+BITS = {"nf4": 4.13, "int8": 8.0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lora:
+    """Adapters of rank `r`, scaled by alpha / r; the defaults are the authors' of Qwen-VL."""
+
+    r: int = 64
+    alpha: int = 16
+    dropout: float = 0.05
+
+    @classmethod
+    def parse(cls, text: str) -> "Lora":
+        """Read "r=64" or "r=64,alpha=16,dropout=0.05". Raises ValueError on anything else."""
+        kinds = {"r": int, "alpha": int, "dropout": float}
+        try:
+            pairs = [part.split("=") for part in text.split(",")]
+            lora = cls(**{name.strip(): kinds[name.strip()](value) for name, value in pairs})
+        except (KeyError, ValueError):
+            raise ValueError(f"--lora {text}: r=64, or r=64,alpha=16,dropout=0.05, is what it looks like") from None
+        if lora.r < 1 or not 0 <= lora.dropout < 1:
+            raise ValueError(f"--lora {text}: r must be 1 or more, dropout from 0 to below 1")
+        return lora
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +47,8 @@ class Settings:
     exchange: when ranks send weights and gradients: once a "step", or in every "micro" batch, which takes less memory.
     shard_ranks: ranks that share one copy of what trains; None: those of a node. reduce: precision in which gradients
     are summed over ranks in bf16 runs.
+    lora: the language model trains through low-rank adapters alone, as Lora.parse reads it. quantise: "nf4" or "int8",
+    the form of what is frozen in its blocks. optimizer_bits: 32 or 8, of the optimizer's moments.
     micro_packs: packs in one forward pass; None follows from the batch and `accumulation`, up to the size's limit.
     """
 
@@ -50,6 +78,9 @@ class Settings:
     exchange: str = "step"
     shard_ranks: int | None = None
     deterministic: bool = False
+    lora: str | None = None
+    quantise: str | None = None
+    optimizer_bits: int = 32
     micro_packs: int | None = None
     activation_checkpointing: bool = False
     compile: bool = False
@@ -63,6 +94,11 @@ class Settings:
         parts = [part for part in self.trains if part != "image_rows"]
         parts += ["tail"] if self.tail_with in self.trains else []
         return tuple(parts + (["image_rows"] if self.image_rows else []))
+
+    @property
+    def adapted_parts(self) -> tuple[str, ...]:
+        """Those of `trained_parts` whose own weights stay as they are."""
+        return ("language",) if self.lora else ()
 
     def to_dict(self) -> dict:
         return asdict(self)
@@ -111,7 +147,22 @@ def _checked(settings: Settings) -> Settings:
         raise ValueError(f"a warm-up of {settings.warmup} steps leaves nothing of {settings.steps} steps")
     if settings.image_size % SIZES[settings.size].config.vision.patch:
         raise ValueError(f"--image-size {settings.image_size} is not a multiple of the patch size")
+    _check_adapters(settings)
     return replace(settings, trains=tuple(settings.trains))
+
+
+def _check_adapters(settings: Settings) -> None:
+    language = "language" in settings.trains
+    if settings.lora is not None:
+        Lora.parse(settings.lora)
+        if not language:
+            raise ValueError("--lora trains the language model, but this stage does not: add language to --trains")
+        if settings.tensor_parallel > 1:
+            raise ValueError("--lora and --tensor-parallel exclude each other: shard over data-parallel ranks alone")
+    if settings.quantise and language and settings.lora is None:
+        raise ValueError("--quantise freezes the language model, but this stage trains all of it: give --lora r=64")
+    if settings.quantise and settings.tensor_parallel > 1:
+        raise ValueError("--quantise and --tensor-parallel exclude each other")
 
 
 def freeze(model, settings: Settings) -> None:
@@ -121,6 +172,16 @@ def freeze(model, settings: Settings) -> None:
         raise ValueError(f"stage {settings.stage} trains {sorted(unknown)}; the model has {sorted(parts)}")
     for name, part in parts.items():
         part.requires_grad_(name in settings.trained_parts)
+    if settings.lora:
+        for name, parameter in model.language.named_parameters():
+            parameter.requires_grad_(".lora_" in name)
+
+
+def read_settings(saved: dict) -> Settings:
+    """Settings as a checkpoint or an export has them; older ones lack newer settings."""
+    known = {field.name for field in fields(Settings)}
+    values: dict[str, Any] = {name: value for name, value in saved.items() if name in known}
+    return Settings(**values | {"trains": tuple(values["trains"])})
 
 
 def differing(saved: dict, now: Settings) -> list[str]:

@@ -17,7 +17,7 @@ export RAY_USAGE_STATS_ENABLED = 0
 .PHONY: demo test test-slow lint mutants learn campaign fresh install clean
 
 demo: install
-	@$(BIN)/python pipelines/demo.py --output $(DEMO)
+	@./gristmill run recipes/demo.yaml --set output=$(DEMO)
 
 test: install
 	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
@@ -42,6 +42,8 @@ fresh:
 	@$(PYTHON) .ci/fresh.py $(SUITE) $(ARGS)
 
 install: .venv/installed .venv/system
+	@case "$(MAKECMDGOALS)" in *install*) \
+	  echo "./gristmill --help lists what there is; to type it anywhere: ln -s $(CURDIR)/gristmill ~/.local/bin/";; esac
 
 .venv/installed: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -52,7 +52,7 @@ def main() -> None:
     if not any(share.expected for share in mixture):
         names = ", ".join(sorted({share.dataset for share in mixture})) or "none"
         raise job.UserError(f"{data} holds no cleaned data for stage {args.stage}; its datasets are {names}")
-    recipe = _recipe(args)
+    recipe = recipe_of(args)
     job.run(
         "build_stage", args, list(_plan(data, mixture, cleaned)), _settings(args, mixture, recipe),
         lambda split, sink: build_split(split, sink, recipe), scores=SCORES,
@@ -93,7 +93,8 @@ def _available(cleaned: dict[str, dict[str, Manifest]]) -> dict[str, int]:
     return {name: sum(m.counts.kept for m in splits.values()) for name, splits in cleaned.items() if splits}
 
 
-def _recipe(args) -> Recipe:
+def recipe_of(args) -> Recipe:
+    """Return what the flags say of packs. UserError for a tokenizer that is not there, or no room for text."""
     longest = min(STAGES[args.stage].max_tokens, args.max_tokens)
     if args.queries < 1 or args.queries + 2 >= longest:
         raise job.UserError(f"--queries {args.queries}: an image must leave room for text in a sample of {longest}")

@@ -207,15 +207,7 @@ def write_documents(folder: Path, seed: int, number: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog="example:\n  python pipelines/make_demo_crawl.py --output demo/raw",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    parser.add_argument("--output", required=True, metavar="DIR")
-    parser.add_argument("--shards", type=int, default=3, help="per language; default: 3")
-    parser.add_argument("--pairs", type=int, default=200, help="per shard; default: 200")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    args = _parser().parse_args()
     for language in ("en", "zh"):
         folder = Path(args.output) / language
         folder.mkdir(parents=True, exist_ok=True)
@@ -225,6 +217,18 @@ def main() -> None:
     write_dialogues(Path(args.output) / "dialogues", args.seed, args.pairs)
     write_documents(Path(args.output) / "documents", args.seed, max(1, args.pairs // 20))
     print(f"raw crawl: {2 * args.shards} shards, {2 * args.shards * args.pairs} pairs in {args.output}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog="example:\n  python pipelines/make_demo_crawl.py --output demo/raw",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--output", required=True, metavar="DIR")
+    parser.add_argument("--shards", type=int, default=3, help="per language; default: 3")
+    parser.add_argument("--pairs", type=int, default=200, help="per shard; default: 200")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipelines import demo, doctor
+from pipelines import doctor
 from pipelines.engine import cluster
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -64,20 +64,6 @@ def test_of_a_packages_names_the_one_that_this_release_knows_is_installed(progra
     assert doctor.install(["fonts-old|fonts-new", "chromium", "gone"])
     update, install = (tmp_path / "calls").read_text().splitlines()
     assert update == "update -qq" and install.split()[-2:] == ["chromium", "fonts-new"]
-
-
-def test_the_demo_renders_web_pages_where_it_can_and_goes_on_as_it_began(tmp_path):
-    all_of_it = demo.steps("out", drawn_text=True, web_pages=True)
-    rest = demo.steps("out", drawn_text=False, web_pages=False)
-    left_out = {command.split()[1] for _, command in all_of_it} - {command.split()[1] for _, command in rest}
-    assert left_out == {"pipelines/make_ocr.py", "pipelines/render_html.py"}
-    makes = lambda lacks: demo._makes("common-crawl-html", tmp_path, doctor.BROWSER, lacks)  # noqa: E731
-    without = [doctor.Lack(doctor.BROWSER, "", "")]
-    assert makes([]) and not makes(without)
-    (tmp_path / "stage1").mkdir()  # packed without web pages: a browser that came later changes nothing
-    assert not makes([])
-    (tmp_path / "cleaned" / "common-crawl-html").mkdir(parents=True)
-    assert makes(without)
 
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="make fresh needs root")

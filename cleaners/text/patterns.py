@@ -11,75 +11,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cleaners.text.arrays import each, rows_with_run
+from cleaners.text.boilerplate import BOILERPLATE
 from cleaners.text.removal import Groups, Pattern
 from cleaners.text.unicode import BROKEN_UNICODE
-
-# --- Words that say where a picture was offered, not what it shows ---
-
-_KIND = (
-    r"photos?|photography|photographs?|images?|pictures?|pics?|illustrations?|vectors?|vector art|clip ?art|footage|"
-    r"videos?|graphics?|art|fotos?|fotografie|vektor\w*"
-)
-_SITES = (
-    r"shutterstock|istock ?(?:photo)?|getty images|alamy|depositphotos|dreamstime|123rf|adobe ?stock|fotolia|bigstock|"
-    r"vectorstock|can ?stock(?: ?photo)?|freepik|pixabay|unsplash|pinterest|etsy|ebay|amazon|google search|flickr|imdb"
-)
-_HERE = r"\b(?:click|tap)(?: here| on (?:the )?(?:image|photo|picture))? (?:to|for) "
-_LARGER = r"\b(?:larger|full[ \-]size|bigger) (?:image|photo|picture|version)\b"
-_CREDIT = r"\((?:photo|image|picture|credit|source|foto|AP|Reuters|AFP|EPA|Getty)"
-
-BOILERPLATE = (
-    Pattern(
-        name="stock_caption", gate=r"(?i:, ?Artist:|vector image vector)",
-        find=r"(?i:(?:\s?- Royalty[- ]Free)?, ?Artist: ?[^,]+,\s?Code: ?[\d\-]+|\bvector image vector image\b)",
-        cleans=("Boys at the lake - Royalty-Free, Artist: U. U., Code: 600-06382904", "Boys at the lake"),
-        keeps="An artist: the code of art",
-    ),
-    Pattern(
-        name="stock_offer",
-        gate=rf"(?i:royalty[- ]?free|\bstock[ \-]?(?:{_KIND})|vetorial stock|foto de stock"
-        r"|libres? de droits|lizenzfrei)",
-        find=rf"(?i:\b(?:premium |free )?royalty[- ]?free(?: (?:stock|{_KIND}))*\b"
-        rf"|\b(?:free )?stock[ \-]?(?:{_KIND})\b(?: of\b)?"
-        r"|\bvetorial stock\b|\bfoto de stock\b|\bphotos? libres? de droits\b|\blizenzfreie[ns]? \w+)",
-        cleans=("Arrow on target Royalty Free Stock Photos", "Arrow on target"),
-        keeps="Livestock photographed in stock pens",
-    ),
-    Pattern(
-        name="click_here", gate=rf"(?i:{_HERE}|\bto zoom\b|\benlarge (?:image|photo|picture)|{_LARGER})",
-        find=rf"(?i:{_HERE}(?:an? )?(?:enlarge|zoom|view|see|expand|larger|full|download)"
-        r"(?: (?:view|size|image|picture|photo|version|larger|full|details?|it|in))*\b"
-        r"|\b(?:hover|roll ?over)(?: image)? to zoom(?: in)?\b|\benlarge (?:image|photo|picture)\b"
-        rf"|\b(?:view|see|show) {_LARGER})",
-        cleans=("Oak table (click to enlarge)", "Oak table"), keeps="The shutter makes a click for her",
-    ),
-    Pattern(
-        name="site_suffix", find=rf"(?i:\s[\-|–—·]\s?(?:{_SITES})(?:\.com)?\s*$)",
-        cleans=("lonely quotes - Google Search", "lonely quotes"), keeps="Amazon river - dolphins",
-    ),
-    Pattern(
-        name="photo_credit", needs="(", gate=f"(?i:{_CREDIT})",
-        find=rf"(?i:{_CREDIT}s?(?: ?credit| by| courtesy(?: of)?| images| photo)?\s?[:/][^()]*\))",
-        cleans=("Storm in Cuba. (AP Photo/ Franklin Reyes)", "Storm in Cuba."), keeps="Storm in Cuba (photo of 1950)",
-    ),
-    Pattern(
-        name="shop_talk",
-        find=r"(?i:\bfree (?:shipping|delivery)\b|\b(?:image|photo|picture) \d+ of \d+\b|\bthumbnail(?: \d+)?\s*$)",
-        cleans=("Fox fur coats free shipping", "Fox fur coats"), keeps="an image of 3 ships in a free harbour",
-    ),
-    Pattern(
-        name="zh_boilerplate", beyond_ascii=True, languages=frozenset({"zh"}),
-        find="图库摄影|库存(?:照片|图片|例证|插画|矢量图)|免版税(?:库存)?(?:图片|照片)?|版权(?:商用)?图片"
-        "|点击(?:图片)?(?:查看)?(?:大图|原图|放大)|查看(?:大图|原图)|(?:高清)?(?:图片|素材|大图)(?:免费)?下载"
-        "|内容一致[,，]印次、封面或原价不同[,，]统一售价[,，]随机发货",
-        cleans=("木背景的一个桔子 图库摄影", "木背景的一个桔子"), keeps="图书馆里的一个男孩",
-    ),
-)  # fmt: skip
 
 # --- Addresses and names of files, people and numbers ---
 
 _URL = r"(?:[\w\-.~:/?#@!$&*+,;=%]*[\w/#&=\-])?"
-_AT = r"(?i:\b(?:at|on|from|via|visit|see)\s)?"  # goes with the address
+_AT = r"(?i:\b(?:(?:online )?(?:at|from)|on|via|visit|see|e-?mail:)\s)?"  # goes with the address
 _TLD = r"(?:com|COM|net|org|info|biz)(?:\.[a-z]{2})?"
 _COUNTRY = r"(?:de|fr|nl|ru|jp|cn|uk|eu|tv|io|pl|cz|ch|au)"
 _EXT = r"(?i:jpe?g|jpe|png|gif|bmp|tiff?|webp|svg|psd|eps|heic|mp4|avi|mov)"
@@ -93,8 +32,38 @@ _LABELLED = rf"\b(?:{_LABEL})\s?[:#.]{{1,2}}\s?[a-z]{{0,4}}[\d\-]{{4}}"
 _LETTER, _LETTERS = r"[A-Za-z_\x{80}-\x{10FFFF}]", r"[\w\x{80}-\x{10FFFF}]*"
 
 
+# A long number counts or measures something, and is no code, where one of these stands at its side.
+_NUMBER = re.compile(r"""(["'])\d{7,}\1|(?:(#\s?)|/(?=\d+$))?\b(?:\d+-)?(\d{6,})(?:-\d+)?(?!\w)""")
+_COUNTED_BEFORE = re.compile(
+    r"(?:[\w.,$€£¥+−×/=:\-]|\b(?:population|pop\.?|of|some|about|over|nearly|almost|than|only) )$"
+)
+_COUNTED_AFTER = re.compile(
+    r"[%°×]|[.,]\d|\s?(?:[a-zµ]{1,2}[²³23]?\b|[人元年公平个万亿吨米名辆次户岁])|\s(?:people|persons|inhabitants|residents"
+    r"|visitors|square|copies|votes|dollars|euros|pounds|acres|hectares|miles|years|tons|tonnes|barrels|pixels|men|women)"
+)
+
+
+def _is_code(number: re.Match) -> bool:
+    text, start, end = number.string, number.start(), number.end()
+    if number[1] or number[2] or number[0][0] == "/":
+        return True
+    if len(number[3]) < 7:  # such a code stands first: "322206 Skirt"
+        return (
+            start == 0
+            and not number[3].endswith("000")
+            and text[end : end + 1] == " "
+            and text[end + 1 :][:1].isupper()
+        )
+    return not (_COUNTED_BEFORE.search(text[max(0, start - 12) : start]) or _COUNTED_AFTER.match(text[end : end + 16]))
+
+
+def _without_codes(text: str) -> str:
+    return _NUMBER.sub(lambda number: "" if _is_code(number) else number[0], text)
+
+
 def _words(texts: pa.StringArray) -> pa.StringArray:
-    return pc.replace_substring_regex(texts, r"[-_]+", " ")
+    bare = pc.replace_substring_regex(texts, r"-\d{4,}_(?:640|960|1280|1920)$", "")
+    return pc.replace_substring_regex(bare, r"[-_]+", " ")
 
 
 ADDRESSES = (
@@ -110,19 +79,20 @@ ADDRESSES = (
     Pattern(
         name="url", needs=".:",
         gate=rf"(?i:\b(?:https?|ftp)://|\bwww\.)|\w\.(?:{_TLD}|co\.[a-z]{{2}}|edu|gov|{_COUNTRY})\b",
-        find=rf"{_AT}(?:(?i:\b(?:https?|ftp)://|\bwww\.){_URL}"
-        rf"|\b\w[\w\-]*(?:\.\w[\w\-]*)*\.{_TLD}\b(?:/{_URL})?"
+        find=rf"""{_AT}(?:["'](?i:https?|ftp)://[^\s"']*["']|(?i:\b(?:https?|ftp)://|\bwww\.){_URL}"""
+        rf"|\b[a-z0-9][a-z0-9\-]*(?:\.\w[\w\-]*)*\.{_TLD}\b(?:/{_URL})?|\b\w[\w\-]*(?:\.\w[\w\-]*)*\.{_TLD}/{_URL}"
         rf"|\b[a-z0-9][a-z0-9\-]+\.(?:co\.[a-z]{{2}}|edu|gov)\b(?:/{_URL})?"
         rf"|\b[a-z0-9\-]{{4,}}\.{_COUNTRY}\b(?:/{_URL})?)",
         cleans=("Get ready at http://example.org/a?b=1 at home", "Get ready at home"),
-        keeps="Dr. Who vs. the U.S.S.R., vol. 2.5",
+        keeps="Booking.com billboard above Dr. Who, vol. 2.5",
     ),
     Pattern(
         name="camera_file_name", needs="0123456789",
         gate=rf"(?:\b|_){_CAMERA}[_\-]?\d{{3}}|\b(?:IMG|DSC[NF]?) \d{{3}}|(?i:screen ?shot|whatsapp image)[ _]20\d\d",
-        find=rf"(?:\b|_){_CAMERA}[_\-]?\d{{3}}[\w\-]*(?:\.{_EXT}\b)?|\b(?:IMG|DSC[NF]?) \d{{3,}}\b"
+        find=rf"(?:\b|_){_CAMERA}(?:_\d{{3}}|\d{{4}}|-\d{{6}})[\w\-]*(?:\.{_EXT}\b)?|\b(?:IMG|DSC[NF]?) \d{{3,}}\b"
+        rf"|\b{_CAMERA}-?\d{{3}}[\w\-]*\.{_EXT}\b"
         r"|\b(?i:screen ?shot|whatsapp image)[ _]20\d\d-?\d\d-?\d\d(?:[ _\-]?(?:at )?[\d.:]+)?(?: [AP]M)?",
-        cleans=("Our garden IMG_2034.jpg", "Our garden"), keeps="Imagine 2034 in San Jose",
+        cleans=("Our garden IMG_2034.jpg", "Our garden"), keeps="Imagine 2034: a SAM-450 and a DJI-900",
     ),
     Pattern(
         name="file_extension", find=rf"([\w)])\.{_EXT}\b", needs=".", replace=r"\1",
@@ -130,14 +100,15 @@ ADDRESSES = (
     ),
     Pattern(
         name="slug", find=r"^[!-,.-~]+(?:-[!-,.-~]+){2,}$", needs="-", apart=True, change=_words,
-        cleans=("mount-everest-89590_1280", "mount everest 89590 1280"), keeps="state-of-the-art kitchen",
+        cleans=("mount-everest-89590_1280", "mount everest"), keeps="state-of-the-art kitchen",
     ),
     Pattern(
         name="percent_encoding", find=r"%20", needs="%", replace=" ",
         cleans=("red%20brick%20house", "red brick house"), keeps="20% off, 100%cotton",
     ),
     Pattern(
-        name="mention", find=r"(^|[\s(])@[\w\p{Han}][\w.\p{Han}\-]*", needs="@", replace=r"\1",
+        name="mention", needs="@", replace=r"\1", gate=r"(?:^|[\s(])@[\w\p{Han}]",
+        find=r"(^|[\s(])(?i:(?:twitter|instagram|facebook|tumblr|insta|ig): ?)?@[\w\p{Han}][\w.\p{Han}\-]*",
         cleans=("Getting ready @houseoftalent1", "Getting ready"), keeps="Dinner @ the pier",
     ),
     Pattern(
@@ -155,13 +126,13 @@ ADDRESSES = (
         cleans=("Gold wallpaper - Product code: 35333", "Gold wallpaper"), keeps="Morse code: 3 dots",
     ),
     Pattern(
-        name="long_number", find=r"#?\b(?:\d+-)?\d{7,}(?:-\d+)?\b", gate=r"\d{7}", needs="0123456789",
-        cleans=("Free server room - 13836925", "Free server room"), keeps="Sold for $1,250,000 on 2014-06-20",
+        name="long_number", find=r"\d{7}|# ?\d{6}|^\d{6} [A-Z]", needs="0123456789", change=each(_without_codes),
+        cleans=("Free server room - 13836925", "Free server room"), keeps="Home to 4067175 people at 51.5073219 N",
     ),
     Pattern(
         name="hash", needs="0123456789abcdefABCDEF_",
-        gate=r"[0-9a-fA-F]{16}|[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-|_zps[0-9a-z]",
-        find=r"(?i:\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b|\b[0-9a-f]{16,}\b)|_zps[0-9a-z]{8,}\b",
+        gate=r"[0-9a-fA-F]{16}|[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-|_zps[0-9a-z]|^[0-9A-Za-z]*\d{6}[0-9A-Za-z]*$",
+        find=r"^(?:[0-9A-Za-z]*\d{6}\d*[A-Za-z]+[0-9A-Za-z]*|[0-9A-Za-z]*[A-Za-z][0-9A-Za-z]*\d{6}\d*)$|(?i:\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b|\b[0-9a-f]{16,}\b)|_zps[0-9a-z]{8,}\b",
         cleans=("Red barn 9f86d081884c7d659a2feaa0c55ad015", "Red barn"), keeps="effaced facade, decade 1980",
     ),
     Pattern(
@@ -206,6 +177,11 @@ def _single_spaces(texts: pa.StringArray) -> pa.StringArray:
 
 LEFTOVERS = (
     Pattern(
+        name="empty_brackets", replace=r"\1\2",
+        find=r"""\(\s*[,;:|/\-#.]*\s*\)|\[\s*\]|\{\s*\}|（\s*）|【\s*】|(^|\s)(?:""|'')([\s,.;]|$)""",
+        cleans=("Oak table () in red (# )", "Oak table in red"), keeps="f(x) [sic]",
+    ),
+    Pattern(
         name="repeated_punctuation", find=rf"{_TWICE}|\.{{4}}|-{{3}}|\+{{3}}|\${{3}}", change=each(_collapse),
         cleans=("WOW!!!! Sale..... ends soon", "WOW! Sale... ends soon"), keeps='Set O... by C++ -- he said "no!"',
     ),
@@ -224,10 +200,6 @@ LEFTOVERS = (
         cleans=("哈哈哈哈哈哈 很好", "哈哈 很好"), keeps="哈哈哈 很好",
     ),
     Pattern(
-        name="empty_brackets", find=r"\(\s*[,;:|/\-]*\s*\)|\[\s*\]|\{\s*\}|（\s*）|【\s*】",
-        cleans=("Oak table () in red", "Oak table in red"), keeps="f(x) [sic]",
-    ),
-    Pattern(
         name="bracket_spaces", find=r"(^|\s)([(\[{])\s+|(\w)\s+([)\]}])", replace=r"\1\2\3\4",
         cleans=("Book 4 (   unabridged ) by John", "Book 4 (unabridged) by John"), keeps="sad :( day (one) [two]",
     ),
@@ -236,8 +208,17 @@ LEFTOVERS = (
         cleans=("Mercedes NAV - - 56", "Mercedes NAV - 56"), keeps="Mercedes - NAV - 56",
     ),
     Pattern(
-        name="separators", gate=rf"^[{_SEPARATORS}>»、，。]|[{_SEPARATORS}«、，(（【\[{{]$",
-        find=rf"^[{_SEPARATORS}>»、，。]+|[{_SEPARATORS}«、，(（【\[{{]+$",
+        name="torn_punctuation", replace=r"\1\2\4\3\5",
+        find=r"([\w)\]\"'”’])\s*[,;:]?\s+([,;.])(\s|$)|,\s*([.,;])(\s|$)",
+        cleans=("Write to , then rest , .", "Write to, then rest."), keeps="The Gap .NET, i.e. this; that",
+    ),
+    Pattern(
+        name="joined_commas", find=r"([A-Za-z]),([A-Za-z])", replace=r"\1, \2", needs=",",
+        cleans=("sunset,beach,sand", "sunset, beach, sand"), keeps="1,250 beds, sand",
+    ),
+    Pattern(
+        name="separators", gate=rf"^[{_SEPARATORS}>»、，。]|[{_SEPARATORS}«、，：(（【\[{{]$",
+        find=rf"^[{_SEPARATORS}>»、，。]+|[{_SEPARATORS}«、，：(（【\[{{]+$",
         cleans=(": Decorative wall clocks - (", "Decorative wall clocks"), keeps="Wall-clocks: a guide (short).",
     ),
     Pattern(

@@ -114,7 +114,7 @@ def _clean_group(texts: pa.StringArray, group: tuple[Pattern, ...]) -> pa.String
 
 def _change(texts: pa.StringArray, group: tuple[Pattern, ...], finds: list[np.ndarray]) -> pa.StringArray:
     for pattern, rows in zip(group, finds, strict=True):
-        texts = map_rows(texts, rows, pattern.change or _replace(pattern))
+        texts = map_rows(texts, rows, rewrite(pattern))
     return texts
 
 
@@ -130,5 +130,6 @@ def find_rows(texts: pa.StringArray, pattern: Pattern, wide: np.ndarray) -> np.n
     return rows[pattern.rows(few) if pattern.rows else rows_matching(few, pattern.find)] if len(rows) else rows
 
 
-def _replace(pattern: Pattern) -> Callable[[pa.StringArray], pa.StringArray]:
-    return lambda texts: pc.replace_substring_regex(texts, pattern.find, pattern.replace)
+def rewrite(pattern: Pattern) -> Callable[[pa.StringArray], pa.StringArray]:
+    """Return what makes captions in which `pattern` matches those without it."""
+    return pattern.change or (lambda texts: pc.replace_substring_regex(texts, pattern.find, pattern.replace))

@@ -23,7 +23,7 @@ from renderers.confine import NotConfined
 
 __all__ = ["UserError", "find_inputs", "main", "parser", "run"]
 _STORES = ("botocore", "aiobotocore", "gcsfs", "google", "azure")  # whose errors are nobody's bug
-_CREDENTIALS = (
+CREDENTIALS = (
     "For S3, set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE; for a public bucket, FSSPEC_S3_ANON=true; "
     "for a store of your own, AWS_ENDPOINT_URL"
 )
@@ -221,7 +221,7 @@ def main(function: Callable[[], None]) -> None:
     except Exception as error:
         if type(error).__module__.partition(".")[0] not in _STORES:
             raise
-        sys.exit(f"error: the object store cannot be used: {error}. {_CREDENTIALS}")
+        sys.exit(f"error: the object store cannot be used: {error}. {CREDENTIALS}")
     except KeyboardInterrupt:
         sys.exit("stopped; what is committed stays, the same command goes on from there")
     finally:

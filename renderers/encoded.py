@@ -55,7 +55,7 @@ def encode_page(page: Page, settings: OutputSettings) -> tuple[dict, list[bytes]
         return described, [thumbnail(page.pixels)]
     on_windows = rules.of_windows(settings.rules, settings.per_page)
     images = []
-    for cut in windows.cut(page.lines, page.width, page.height, settings.budget):
+    for cut in windows.cut(page.lines, page.width, page.height, settings.budget, page.faint):
         window, image = _encode_window(page, cut, settings, on_windows)
         described["windows"].append(window)
         images.append(image)

@@ -14,7 +14,8 @@
     *::before, *::after, input, textarea, select, meter, progress, ::placeholder, .gm-numbered::marker {
       color: transparent !important; -webkit-text-fill-color: transparent !important;
       -webkit-text-stroke: 0 !important; text-shadow: none !important; }
-    input, textarea, select { background-image: none !important; }`;
+    input, textarea, select { background-image: none !important; }
+    img:not([src]), input[type=image]:not([src]) { visibility: hidden !important; }`;
 
   function disarm(parsed) {
     for (const el of parsed.querySelectorAll(GONE)) el.remove();
@@ -110,6 +111,17 @@
       if ((half -= count) <= 0) break;
     }
     return {em: found, wide: all ? wide / all : 0};
+  }
+
+  // The viewport will be widened to what sticks out of the page, on the left where it runs to the left; the page itself
+  // keeps its width.
+  function hold(wide) {
+    const root = document.documentElement;
+    const leftwards = getComputedStyle(document.body || root).direction === 'rtl';
+    for (const [name, value] of [['width', `${innerWidth}px`], ['min-width', '0'], ['max-width', 'none'],
+                                 ['box-sizing', 'border-box'], ['margin-right', '0'],
+                                 ['margin-left', leftwards ? `${wide - innerWidth}px` : '0']])
+      root.style.setProperty(name, value, 'important');
   }
 
   // The viewport has its final width: what may not grow with its height is noted.
@@ -283,14 +295,31 @@
     return [from, to];
   }
 
+  // White space of its own node, between two pieces of one block, that takes room on their line.
+  function shownBlank(node, block, pieces) {
+    if (!pieces.length || pieces[pieces.length - 1][6] !== block) return false;
+    range.selectNodeContents(node);
+    return range.getBoundingClientRect().width > 0;
+  }
+
+  // How much of a page that runs to the left lies left of the viewport: pictures are measured from there.
+  function leftOut() {
+    scrollTo({left: -1e7, behavior: 'instant'});
+    const left = -scrollX;
+    scrollTo({left: 0, behavior: 'instant'});
+    return left;
+  }
+
   function read(width, height, most) {
     const walker = document.createTreeWalker(document.documentElement, NodeFilter.SHOW_TEXT);
     const pieces = [];
-    let hidden = 0, characters = 0;
+    let hidden = 0, characters = 0, blank = null;
     for (let node = walker.nextNode(); node; node = walker.nextNode()) {
       const parent = node.parentElement;
-      if (!parent || !/\S/.test(node.data)) continue;
-      const css = styleOf(parent);
+      if (!parent) continue;
+      if (!/\S/.test(node.data)) { blank = node; continue; }
+      const css = styleOf(parent), before = blank && shownBlank(blank, css.block, pieces) ? ' ' : '';
+      blank = null;
       const boxes = lineBoxes(node, css.vertical);
       if (!boxes.length) continue;
       if (!css.visible || boxes[0].top >= height) { hidden += boxes.length; continue; }
@@ -310,13 +339,13 @@
         text = transformed(text.replaceAll('\u00ad', ''), css.transform) + (hyphen ? '-' : '');
         characters += text.length;
         if (characters > most) return {pieces, hidden, overflow: true};
-        pieces.push([text, box.left, box.top, box.right, box.bottom, css.size, css.block,
+        pieces.push([(i ? '' : before) + text, box.left, box.top, box.right, box.bottom, css.size, css.block,
                      css.vertical ? (css.upright ? 1 : css.counterclockwise ? 3 : 2) : 0, css.linear]);
       }
     }
-    return {pieces, hidden, overflow: false};
+    return {pieces, hidden, overflow: false, left: leftOut()};
   }
 
-  globalThis.gristmill = {put, wear, fit, settle, read, text: () => document.body ? document.body.innerText : ''};
+  globalThis.gristmill = {put, wear, hold, fit, settle, read, text: () => document.body ? document.body.innerText : ''};
   return true;
 })()

@@ -57,7 +57,7 @@ def pieces_of(blocks: list[dict], scale: float, turns_of, misdrawn_of) -> list[P
 
 def _piece(line: dict, spans: list[dict], scale: float, turns: int | None, misdrawn_of) -> Piece:
     chars = [char for span in spans for char in span["chars"]]
-    boxes = np.array([char["bbox"] for char in chars]) * scale
+    boxes = np.array([_box(char) for char in chars]) * scale
     column = bool(line["wmode"])
     size = max(span["size"] for span in spans) * scale
     piece = Piece(
@@ -69,6 +69,17 @@ def _piece(line: dict, spans: list[dict], scale: float, turns: int | None, misdr
     if turns is not None:
         _blank_without_outline(piece)
     return piece
+
+
+def _box(char: dict) -> Rect:
+    """The box of a character; a later letter of a right-to-left ligature has none of its own, slanted or not."""
+    x0, y0, x1, y1 = char["bbox"]
+    (x, y), high = char["origin"], y1 - y0
+    if not has_right_to_left(char["c"]) or x1 - x0 > 0.4 * high or y1 - y < 0.1 * high:  # it has ascent and descent
+        return x0, y0, x1, y1
+    slant = (x1 - x0) / max(high, 1e-6)
+    slanted_line = max(abs(x0 - x - slant * (y - y1)), abs(x1 - x - slant * (y - y0))) < 0.01
+    return (x, y0, x, y1) if slanted_line else (x0, y0, x1, y1)
 
 
 def _shown(char: str) -> str:
@@ -144,7 +155,7 @@ def without_overprints(pieces: list[Piece]) -> list[Piece]:
     kept, seen = [], {}
     for piece in pieces:
         text = "".join(piece.texts)
-        box = _bounds(piece)
+        box = bounds_of(piece)
         if any(_same_place(box, other, piece.size) for other in seen.get(text, ())):
             continue
         seen.setdefault(text, []).append(box)
@@ -152,7 +163,7 @@ def without_overprints(pieces: list[Piece]) -> list[Piece]:
     return kept
 
 
-def _bounds(piece: Piece) -> Rect:
+def bounds_of(piece: Piece) -> Rect:
     return (*piece.boxes[:, :2].min(axis=0).tolist(), *piece.boxes[:, 2:].max(axis=0).tolist())
 
 
@@ -184,8 +195,14 @@ def run_of(piece: Piece, ink: Ink) -> Run | None:
     raw = "".join(piece.texts)
     return Run(
         text, turned_quad(box, piece.turns), piece.size, piece.turns, piece.column,
-        (raw[:1].isspace(), raw[-1:].isspace()), breaks=breaks, unseen=missing, misdrawn=piece.misdrawn,
+        _spaced(raw), breaks=breaks, unseen=missing, misdrawn=piece.misdrawn,
     )  # fmt: skip
+
+
+def _spaced(raw: str) -> tuple[bool, bool]:
+    """Whether white space begins and ends a piece; files put it after every full-width character, where none shows."""
+    inner = raw.strip()
+    return raw[:1].isspace() and not is_wide(inner[:1]), raw[-1:].isspace() and not is_wide(inner[-1:])
 
 
 def slanted_run(piece: Piece, ink: Ink) -> Run | None:
@@ -279,9 +296,9 @@ def _beside(row: list[Piece], piece: Piece, join_gap: float) -> bool:
         return False
     if not has_right_to_left("".join("".join(part.texts) for part in [*row, piece])):
         return False
-    b = _bounds(piece)
+    b = bounds_of(piece)
     for part in row:
-        a = _bounds(part)
+        a = bounds_of(part)
         gap = max(a[0], b[0]) - min(a[2], b[2])
         common = min(a[3], b[3]) - max(a[1], b[1])
         em = max(part.size, piece.size)

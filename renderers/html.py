@@ -8,15 +8,10 @@ profile is new and empty, and every page gets a context of its own. It is never 
 
 import asyncio
 import atexit
-import base64
 import hashlib
-import io
 from dataclasses import dataclass
-from pathlib import Path
 
-import cv2
 import numpy as np
-from PIL import Image
 
 from corpus.bugs import raise_ours
 from renderers.characters import clean_text, is_wide
@@ -24,12 +19,9 @@ from renderers.chromium import LOST, BrowserLost, Chromium
 from renderers.ink import Ink
 from renderers.lines import Run, merge_runs
 from renderers.page import BadDocument, Page, Quad, bounds, turned_quad
+from renderers.tab import Tab, doctype
 from renderers.themes import draw_look, draw_view
 
-# Installed into every page, in a world that the page's own scripts (were they on) could not see.
-_EXTRACT = (Path(__file__).parent / "extract.js").read_text()
-_ORIGIN = "http://page.invalid/"  # reserved: resolves nowhere
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'none'; base-uri 'none'; sandbox"
 MAX_CHARACTERS = 500_000  # of visible text, on one page
 
 
@@ -132,7 +124,7 @@ class HtmlRenderer:
     async def _render(self, html: str, key: str, *, with_text: bool) -> tuple[Page, dict, str]:
         self._rendered += 1
         context = await self._chromium.browser.createIncognitoBrowserContext()
-        tab = _Tab((await context.newPage())._client)
+        tab = Tab((await context.newPage())._client)
         crashed = asyncio.get_running_loop().create_future()
         tab.client.on("Inspector.targetCrashed", lambda _: crashed.done() or crashed.set_result(None))
         work = asyncio.ensure_future(self._picture(tab, html, key, with_text))
@@ -144,32 +136,45 @@ class HtmlRenderer:
         await context.close()
         return result
 
-    async def _picture(self, tab: "_Tab", html: str, key: str, with_text: bool) -> tuple[Page, dict, str]:
+    async def _picture(self, tab: Tab, html: str, key: str, with_text: bool) -> tuple[Page, dict, str]:
         wanted = self.settings
         scale, ems = draw_view(_seed(wanted.seed, key)) if not wanted.width else (1.0, 0.0)
         tab.scale = scale  # from the beginning: text that is laid out for another one keeps a fraction of a pixel of it
         await tab.open(doctype(html), wanted.width or 800, wanted.viewport_height)
         look = draw_look(_seed(wanted.seed, key), plain=wanted.plain, **await tab.call("put", html))
         width = _viewport(wanted, scale, ems, **await tab.call("wear", look.css))
-        await tab.resize(width, wanted.viewport_height)
-        facts, height = await tab.call("fit"), wanted.viewport_height
-        for _ in range(3):  # a page that measures itself by the viewport grows with it, some without end
-            fitting = min(_whole(facts["height"]), int(wanted.max_height / scale) // 4 * 4)
-            if fitting == height:
-                break
-            height = fitting
-            await tab.resize(width, height)
-            facts |= await tab.call("settle")
-        width = max(width, min(_whole(facts["width"]), wanted.most_width))
+        width, height, facts = await _laid_out(tab, width, wanted)
         text = await tab.call("text") if with_text else ""
         found = await tab.call("read", width, height, MAX_CHARACTERS)
         if found["overflow"]:
             raise BadDocument("too_much_text", f"more than {MAX_CHARACTERS} characters of visible text")
-        pixels = await tab.screenshot(width, height)
+        pixels = await tab.screenshot(found["left"], width, height)
         facts["cut_off"] = facts["height"] > height
         facts["look"] = {"theme": look.name, "viewport": width, "scale": scale}
-        lines, hidden = _lines(found["pieces"], pixels, pixels.shape[1] / width)
-        return Page(0, pixels, lines, hidden + found["hidden"]), facts, text
+        lines, faint, hidden = _lines(found["pieces"], pixels, pixels.shape[1] / width)
+        return Page(0, pixels, lines, hidden + found["hidden"], faint), facts, text
+
+
+async def _laid_out(tab: Tab, width: int, wanted: HtmlSettings) -> tuple[int, int, dict]:
+    """Lay the page out at this width and make the viewport as large as it is; return that size and the page's facts.
+
+    What sticks out of the page on the right, or on the left where it runs to the left, must lie within the viewport:
+    only there can the browser be asked what is on top.
+    """
+    await tab.resize(width, wanted.viewport_height)
+    facts, height = await tab.call("fit"), wanted.viewport_height
+    wide = min(_whole(facts["width"]), wanted.most_width)
+    if wide > width:
+        await tab.call("hold", wide)
+        width, height = wide, 0
+    for _ in range(3):  # a page that measures itself by the viewport grows with it, some without end
+        fitting = min(_whole(facts["height"]), int(wanted.max_height / tab.scale) // 4 * 4)
+        if fitting == height:
+            break
+        height = fitting
+        await tab.resize(width, height)
+        facts |= await tab.call("settle")
+    return width, height, facts
 
 
 def _seed(seed: int, key: str) -> list[int]:
@@ -190,103 +195,9 @@ def _viewport(wanted: HtmlSettings, scale: float, ems: float, em: float, wide: f
     return min(_whole(min(max(em * (low + (high - low) * ems), least), most)), int(most) // 4 * 4)
 
 
-class _Tab:
-    """One page of its own context, seen through the protocol: pyppeteer's own `goto` waits for frames for ever."""
-
-    def __init__(self, client):
-        self.client, self.scale = client, 1.0
-        self._world = None
-
-    async def open(self, declaration: str, width: int, height: int) -> None:
-        """Put an empty document with this doctype declaration in place; refuse every other request from now on."""
-        send = self.client.send
-        shell = f"{declaration}<html><head></head><body></body></html>"
-        self.client.on("Fetch.requestPaused", lambda event: asyncio.ensure_future(self._answer(event, shell)))
-        loaded = asyncio.get_running_loop().create_future()
-        self.client.on("Page.loadEventFired", lambda _: loaded.done() or loaded.set_result(None))
-        await asyncio.gather(
-            send("Emulation.setScriptExecutionDisabled", {"value": True}),
-            send("Fetch.enable", {"patterns": [{"urlPattern": "*"}]}),
-            send("Network.setBypassServiceWorker", {"bypass": True}),
-            self.resize(width, height),
-        )
-        navigation = await send("Page.navigate", {"url": _ORIGIN})
-        await loaded
-        # Nothing that the page itself could ask for is left to answer; whatever slips through finds the line dead.
-        offline = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
-        await send("Network.emulateNetworkConditions", offline)
-        world = await send("Page.createIsolatedWorld", {"frameId": navigation["frameId"], "worldName": "gristmill"})
-        self._world = world["executionContextId"]
-        await self._evaluate("Runtime.evaluate", {"expression": _EXTRACT, "contextId": self._world})
-
-    async def _answer(self, event: dict, shell: str) -> None:
-        request = {"requestId": event["requestId"]}
-        if event["request"]["url"] == _ORIGIN and event["resourceType"] == "Document" and self._world is None:
-            headers = {"Content-Type": "text/html; charset=utf-8", "Content-Security-Policy": _POLICY}
-            answer = {
-                "responseCode": 200, "body": base64.b64encode(shell.encode("utf-8", "replace")).decode(),
-                "responseHeaders": [{"name": name, "value": value} for name, value in headers.items()],
-            }  # fmt: skip
-            await self.client.send("Fetch.fulfillRequest", request | answer)
-        else:
-            await self.client.send("Fetch.failRequest", request | {"errorReason": "BlockedByClient"})
-
-    async def resize(self, width: int, height: int) -> None:
-        """Set the viewport, in CSS pixels, each of which is `scale` pixels of the picture wide and high."""
-        metrics = {"width": width, "height": height, "deviceScaleFactor": self.scale, "mobile": False}
-        await self.client.send("Emulation.setDeviceMetricsOverride", metrics)
-
-    async def call(self, name: str, *arguments):
-        """Call a function of extract.js. Raises BadDocument where the page breaks it."""
-        return await self._evaluate("Runtime.callFunctionOn", {
-            "functionDeclaration": f"(...all) => gristmill.{name}(...all)", "executionContextId": self._world,
-            "arguments": [{"value": argument} for argument in arguments],
-        })  # fmt: skip
-
-    async def _evaluate(self, method: str, parameters: dict):
-        reply = await self.client.send(method, parameters | {"returnByValue": True, "awaitPromise": True})
-        if failure := reply.get("exceptionDetails"):
-            text = failure.get("exception", {}).get("description") or failure.get("text", "")
-            raise BadDocument("bad_page", text[:200])
-        return reply["result"].get("value")
-
-    async def screenshot(self, width: int, height: int) -> np.ndarray:
-        """Return uint8 [height, width, 3], BGR. PNG, so that the one lossy step is the sample's own JPEG."""
-        shot = await self.client.send("Page.captureScreenshot", {
-            "format": "png", "optimizeForSpeed": True,
-            "clip": {"x": 0, "y": 0, "width": width, "height": height, "scale": 1},
-        })  # fmt: skip
-        image = Image.open(io.BytesIO(base64.b64decode(shot["data"])), formats=("PNG",))
-        return cv2.cvtColor(np.asarray(image.convert("RGB")), cv2.COLOR_RGB2BGR)
-
-
-def doctype(html: str) -> str:
-    """Return the page's doctype declaration, which decides between quirks and standards layout; "" when it has none.
-
-    Scanned by hand: a regular expression for what may stand before it takes quadratic time on hostile pages.
-    """
-    at = 0
-    while at < len(html):
-        if html[at].isspace() or html[at] == "\ufeff":
-            at += 1
-        elif html.startswith("<!--", at):
-            at = _after(html, "-->", at + 4)
-        elif html.startswith("<?", at):
-            at = _after(html, ">", at + 2)
-        else:
-            break
-    declaration = html[at : _after(html, ">", at)] if html[at : at + 9].lower() == "<!doctype" else ""
-    return declaration if "<" not in declaration[1:] and len(declaration) < 1000 else ""
-
-
-def _after(text: str, end: str, start: int) -> int:
-    found = text.find(end, start)
-    return len(text) if found < 0 else found + len(end)
-
-
 def _lines(pieces: list, pixels: np.ndarray, scale: float):
-    """Return the visible lines, merged, in pixels, and the number of pieces without ink."""
-    ink, runs, hidden = Ink(pixels), [], 0
+    """Return the visible lines, merged, in pixels; the boxes of faint ones; and the number of pieces without ink."""
+    ink, runs, faint, hidden = Ink(pixels), [], [], 0
     for raw, left, top, right, bottom, size, block, vertical, linear in pieces:
         text = clean_text(raw)
         if not text:
@@ -297,11 +208,13 @@ def _lines(pieces: list, pixels: np.ndarray, scale: float):
         fitted = ink.fit(bounds(quad))
         if fitted is None:
             hidden += 1
+            if ink.is_faint(bounds(quad)):
+                faint.append(bounds(quad))
             continue
         quad = quad if turns is None else turned_quad(fitted, turns)
         spaced = (raw[:1].isspace(), raw[-1:].isspace())
         runs.append(Run(text, quad, size, turns, upright_column, spaced, block))
-    return merge_runs(runs, pixels.shape[1], pixels.shape[0]), hidden
+    return merge_runs(runs, pixels.shape[1], pixels.shape[0]), faint, hidden
 
 
 def _orientation(text: str, vertical: int, linear: list[float] | None) -> tuple[int | None, bool]:

@@ -14,6 +14,7 @@ from renderers.page import Quad, Rect, bounds
 # A pixel is ink when its luminance differs by more than this from the background beside the text. Antialiased edges
 # and JPEG noise stay below; pale grey text (#cccccc on white differs by 51) is above.
 CONTRAST = 32
+FAINT = 10  # what differs by less cannot be seen at all
 
 cv2.setNumThreads(1)  # one process per core already; OpenCV's own threads only fight over the cores
 
@@ -73,6 +74,11 @@ class Ink:
         if width == 0:
             return None
         return float(left + x), float(top + y), float(left + x + width), float(top + y + height)
+
+    def is_faint(self, rect: Rect) -> bool:
+        """Whether something shows in a box, though too little of it to be ink: grey on grey."""
+        patch = crop(self.grey, rect)[0]
+        return patch.size > 0 and int(patch.max()) - int(patch.min()) > FAINT
 
     def fit_turned(self, turn: np.ndarray, low: np.ndarray, high: np.ndarray):
         """Draw a turned box in to its ink; None when nothing shows.

@@ -13,6 +13,7 @@ from renderers.page import Line, Quad, Rect, bounds, clip_quad, turned_quad, uni
 JOIN_GAP = 0.45  # of the font size: a wider gap separates columns; word gaps are 0.2 to 0.4
 SPACE_GAP = 0.17  # of the font size: a narrower gap is kerning within a word
 _WIDE_SPACE_GAP = 0.25  # the same beside a full-width character, whose own box may end short of its square
+_SPACED_GAP = 0.1  # the same where the source has white space
 _STOP_BLANK = 0.5  # of the font size: the empty half of the square of a full-width stop or bracket
 _HALF_BLANK = re.compile("[\u3001\u3002\u3008-\u3011\u3014-\u301b\uff01\uff08\uff09\uff0c\uff0e\uff1a\uff1b\uff1f]")
 _OVERLAP = 0.5  # share of the lower run's height that two runs of one line have in common
@@ -61,7 +62,7 @@ def _join(a: Run, b: Run) -> Run | None:
     gap, overlap = _along(box_a, box_b, flow)
     em = max(a.size, b.size)
     blank = _STOP_BLANK * em if _HALF_BLANK.match(a.text[-1]) or _HALF_BLANK.match(b.text[0]) else 0.0
-    if overlap < _OVERLAP or not -0.3 * em <= gap <= JOIN_GAP * em + blank or min(a.size, b.size) < 0.4 * em:
+    if overlap < _OVERLAP or not -0.3 * em - blank <= gap <= JOIN_GAP * em + blank or min(a.size, b.size) < 0.4 * em:
         return None
     space = " " if _needs_space(a, b, (gap - blank) / em) else ""
     quad = turned_quad(union(box_a, box_b), a.turns)
@@ -76,7 +77,7 @@ def _join(a: Run, b: Run) -> Run | None:
 
 def _needs_space(a: Run, b: Run, gap: float) -> bool:
     if is_wide(a.text[-1]) or is_wide(b.text[0]):
-        return gap > _WIDE_SPACE_GAP
+        return gap > (_SPACED_GAP if a.spaced[1] or b.spaced[0] else _WIDE_SPACE_GAP)
     return gap > SPACE_GAP or a.spaced[1] or b.spaced[0]
 
 

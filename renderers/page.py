@@ -5,7 +5,7 @@ clockwise from the top-left corner OF THE TEXT as a reader holds it: for a line 
 at the bottom left of the image. That is SynthDoG's order and the order of the paper's Box B.1.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -48,6 +48,7 @@ class Page:
     pixels: np.ndarray
     lines: list[Line]
     hidden: int = 0  # lines left out because no ink shows where they are
+    faint: list[Rect] = field(default_factory=list)  # where some of those can be seen all the same, but hardly
 
     @property
     def width(self) -> int:

@@ -17,7 +17,7 @@ from renderers import glyphs
 from renderers.ink import Ink
 from renderers.lines import JOIN_GAP, merge_runs
 from renderers.order import reading_order
-from renderers.page import BadDocument, Line, Page
+from renderers.page import BadDocument, Page
 
 # Ligatures are expanded ("fi", not U+FB01), undecodable glyphs become U+FFFD rather than arbitrary letters, and boxes
 # come from the glyphs' outlines rather than from the font's ascent and descent. A file's own replacement texts
@@ -89,14 +89,14 @@ def render_page(document: pymupdf.Document, number: int, settings: PdfSettings) 
         drawing = page.get_displaylist()
         pixels = _pixels(drawing, scale)
         words = pymupdf.TextPage(drawing.get_textpage(TEXT_FLAGS))
-        lines, hidden = _lines(words.extractRAWDICT()["blocks"], misdrawn_counter(page), pixels, scale)
+        lines, faint, hidden = _lines(words.extractRAWDICT()["blocks"], misdrawn_counter(page), pixels, scale)
         lines = lines if settings.file_order else reading_order(lines)
     except BadDocument:
         raise
     except Exception as error:  # MuPDF raises its own FzError classes, RuntimeError, ValueError, ...
         raise_ours(error)
         raise BadDocument(error_kind(error, "bad_page"), f"{type(error).__name__}: {error}"[:200]) from None
-    return Page(number, pixels, lines, hidden)
+    return Page(number, pixels, lines, hidden, faint)
 
 
 def render(data: bytes, settings: PdfSettings | None = None) -> Iterator[Page]:
@@ -119,8 +119,8 @@ def _pixels(drawing: pymupdf.DisplayList, scale: float) -> np.ndarray:
     return np.frombuffer(picture.samples, np.uint8).reshape(picture.height, picture.width, 3)
 
 
-def _lines(blocks: list[dict], misdrawn_of, pixels: np.ndarray, scale: float) -> tuple[list[Line], int]:
-    """Return the visible lines, merged, in pixels, and the number of pieces without ink."""
+def _lines(blocks: list[dict], misdrawn_of, pixels: np.ndarray, scale: float):
+    """Return the visible lines, merged, in pixels; the boxes of faint ones; and the number of pieces without ink."""
     page_ink = Ink(pixels)
     pieces = glyphs.pieces_of(blocks, scale, quarter_turns, misdrawn_of)
     if sum(len(piece.texts) for piece in pieces) > MAX_CHARACTERS:
@@ -130,7 +130,8 @@ def _lines(blocks: list[dict], misdrawn_of, pixels: np.ndarray, scale: float) ->
     pieces = glyphs.join_right_to_left(pieces, JOIN_GAP)
     runs = [(glyphs.slanted_run if piece.turns is None else glyphs.run_of)(piece, page_ink) for piece in pieces]
     lines = merge_runs([run for run in runs if run], pixels.shape[1], pixels.shape[0])
-    return lines, sum(run is None for run in runs)
+    hidden = [glyphs.bounds_of(piece) for piece, run in zip(pieces, runs, strict=True) if run is None]
+    return lines, [box for box in hidden if page_ink.is_faint(box)], len(hidden)
 
 
 def misdrawn_counter(page: pymupdf.Page):

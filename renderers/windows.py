@@ -7,46 +7,21 @@ in one square, between their words.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import numpy as np
 
-from corpus.legibility import Legibility, is_column, squashed
-from renderers.characters import estimate_tokens
-from renderers.page import Line, Quad, Rect, bounds, shift_quad, union
-
-MARGIN = 8  # pixels of paper left around a window's lines, where its neighbours leave them
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What one window may hold.
-
-    `tokens` is compared with `line_tokens` per line plus an estimate of its text. A line's tags and eight coordinates
-    are 35 tokens with Qwen's tokenizer, which writes every digit separately. `height` is in pixels; None: no limit.
-    `longest` is the longer side over the shorter. `advance` and `ink` are the least pixels of a half-width character
-    and of a line's ink after the squash to `train_size`; see `corpus.legibility`.
-    """
-
-    tokens: float = 1720  # 2048 - 258 for the image - 10 for the prompt and the end - 60 in reserve
-    line_tokens: float = 36
-    height: int | None = None
-    longest: float = 3.0
-    train_size: int = Legibility.train_size
-    advance: float = Legibility.advance
-    ink: float = Legibility.ink
-
-    @property
-    def legibility(self) -> Legibility:
-        return Legibility(self.train_size, self.advance, self.ink)
+from renderers.page import Line, Rect, shift_quad, union
+from renderers.parts import MARGIN, Budget, Item, item_of, parted, rejoined
 
 
 @dataclass(frozen=True)
 class Window:
     """`box` is the crop in whole pixels of the page; the quads of `lines` are in pixels of the crop.
 
-    `others` are the boxes, in pixels of the crop, of lines that reach into it and belong to another window.
+    `others` are the boxes, in pixels of the crop, of lines that reach into it and belong to another window or to none.
     """
 
     box: tuple[int, int, int, int]
@@ -55,128 +30,31 @@ class Window:
     others: list[Rect]
 
 
-@dataclass(frozen=True)
-class _Item:
-    """A line, its place in the reading order, its bounds, its tokens, and the largest window to read it in.
-
-    `place` is where cuts may not go: the bounds, but for a part of a line, whose cut end is the seam of its paragraph.
-    """
-
-    order: float
-    line: Line
-    box: Rect
-    place: Rect
-    cost: float
-    room: tuple[float, float]
-
-
-def cut(lines: list[Line], width: int, height: int, budget: Budget) -> list[Window]:
+def cut(lines: list[Line], width: int, height: int, budget: Budget, unlabelled: Sequence[Rect] = ()) -> list[Window]:
     """Return windows that together hold every line once, in the order of their first lines.
+
+    `unlabelled` are boxes of text that no window may show.
 
     A page that fits is one window, uncropped. A line that alone exceeds the budget makes a window of its own, over the
     budget: the caller drops it by rule. Where every cut would run through a line (overlapping, slanted or turned text),
     the cut goes between line centres, and the crops overlap.
     """
-    items = [_item(order, line, budget) for order, line in enumerate(lines)]
+    items = [item_of(order, line, budget) for order, line in enumerate(lines)]
     page = (0.0, 0.0, float(width), float(height))
     if items and _fits(items, page, budget):
-        return [Window((0, 0, width, height), list(lines), _tokens(items), [])]
-    items = _parted(items, budget)
+        return [Window((0, 0, width, height), list(lines), _tokens(items), list(unlabelled))]
+    items = parted(items, budget)
     boxes = np.array([item.box for item in items]).reshape(-1, 4)
     parts = sorted(_split(items, page, budget), key=lambda part: part[0][0].order)
     parts = _merged(parts, boxes, budget)
-    return [_window(part, region, items, boxes, (width, height), budget) for part, region in parts]
-
-
-def _item(order: float, line: Line, budget: Budget) -> _Item:
-    box = bounds(line.quad)
-    room = _room(line.text, line.quad, budget.legibility)
-    return _Item(order, line, box, box, budget.line_tokens + estimate_tokens(line.text), room)
-
-
-def _room(text: str, quad: Quad, legibility: Legibility) -> tuple[float, float]:
-    """Return the widest and the highest window in which the line can be read."""
-    length, ink = legibility.needs(text)
-    along, across = squashed(text, quad, legibility.train_size, legibility.train_size)
-    along, across = along / length if length else math.inf, across / ink if ink else math.inf
-    (x0, y0), (x1, y1) = quad[0], quad[1]
-    flat, steep = abs(y1 - y0) <= 0.03 * abs(x1 - x0), abs(x1 - x0) <= 0.03 * abs(y1 - y0)
-    if not (flat or steep):  # slanted: whichever way it is squashed
-        return min(along, across), min(along, across)
-    return (along, across) if flat != is_column(text, quad) else (across, along)
-
-
-# --- long lines in parts ------------------------------------------------------------------------------------------
-
-
-def _parted(items: list[_Item], budget: Budget) -> list[_Item]:
-    """Divide lines that no window could show legibly, and their neighbours, at the seams of their column."""
-    for x0, y0, x1, y1, seams in _columns([item for item in items if _is_long(item)]):
-        divided = []
-        for item in items:
-            within = item.box[1] < y1 and item.box[3] > y0 and item.box[0] < x1 and item.box[2] > x0
-            divided += _pieces(item, seams, budget) if within else [item]
-        items = divided
-    return sorted(items, key=_order)
-
-
-def _is_long(item: _Item) -> bool:
-    return bool(item.line.breaks) and item.box[2] - item.box[0] + 2 * MARGIN > item.room[0]
-
-
-def _columns(long: list[_Item]) -> list[tuple[float, float, float, float, list[float]]]:
-    """Group long lines that stand above each other; return for each group its box and where it is to be divided."""
-    groups: list[list[_Item]] = []
-    for item in sorted(long, key=lambda item: item.box[0] - item.box[2]):
-        for group in groups:
-            x0, x1 = group[0].box[0], group[0].box[2]
-            if min(x1, item.box[2]) - max(x0, item.box[0]) > 0.8 * (item.box[2] - item.box[0]):
-                group.append(item)
-                break
-        else:
-            groups.append([item])
-    return [_column(group) for group in groups]
-
-
-def _column(group: list[_Item]) -> tuple[float, float, float, float, list[float]]:
-    boxes = np.array([item.box for item in group])
-    x0, y0 = boxes[:, :2].min(axis=0).tolist()
-    x1, y1 = boxes[:, 2:].max(axis=0).tolist()
-    room = min(item.room[0] for item in group)
-    count = int(np.ceil((x1 - x0) * 1.04 / max(room - 2 * MARGIN, 1)))  # ragged seams cost some of the room
-    return x0, y0, x1, y1, [x0 + (x1 - x0) * i / count for i in range(1, count)]
-
-
-def _pieces(item: _Item, seams: list[float], budget: Budget) -> list[_Item]:
-    """Cut an item at the break nearest to each seam; what cannot be cut belongs to the side where its middle is."""
-    x0, y0, x1, y1 = item.place
-    crossed = [seam for seam in seams if x0 < seam < x1]
-    if not crossed:
-        return [item]
-    if not item.line.breaks:
-        bounds_ = [x0, *crossed, x1]
-        side = next(i for i, edge in enumerate(bounds_[1:]) if (x0 + x1) / 2 <= edge)
-        return [replace(item, place=(bounds_[side], y0, bounds_[side + 1], y1))]
-    ends = [(0, item.box[0], item.box[0], x0)]  # characters before, end before, start after, seam
-    for seam in crossed:
-        at, before, after = min(item.line.breaks, key=lambda found: abs((found[1] + found[2]) / 2 - seam))
-        if at > ends[-1][0]:
-            ends.append((at, before, after, seam))
-    ends.append((len(item.line.text), item.box[2], item.box[2], x1))
-    pieces = []
-    for number, ((a, _, left, seam_a), (b, right, _, seam_b)) in enumerate(zip(ends, ends[1:], strict=False)):
-        quad = ((left, item.box[1]), (right, item.box[1]), (right, item.box[3]), (left, item.box[3]))
-        inner = tuple((at - a, end, start) for at, end, start in item.line.breaks if a < at < b)
-        line = replace(item.line, text=item.line.text[a:b].strip(), quad=quad, breaks=inner)
-        made = _item(item.order + number / len(ends) / 2, line, budget)
-        pieces.append(replace(made, place=(seam_a, y0, seam_b, y1)))
-    return pieces
+    obstacles = np.concatenate([boxes, np.array(unlabelled).reshape(-1, 4)])
+    return [_window(part, region, items, obstacles, lines, (width, height), budget) for part, region in parts]
 
 
 # --- cutting ------------------------------------------------------------------------------------------------------
 
 
-def _fits(items: list[_Item], region: Rect, budget: Budget) -> bool:
+def _fits(items: list[Item], region: Rect, budget: Budget) -> bool:
     width, height = _grown(region[2] - region[0], region[3] - region[1], budget)
     return (
         _tokens(items) <= budget.tokens
@@ -192,7 +70,7 @@ def _grown(width: float, height: float, budget: Budget) -> tuple[float, float]:
     return max(width, height / budget.longest), max(height, width / budget.longest)
 
 
-def _split(items: list[_Item], region: Rect, budget: Budget) -> list[tuple[list[_Item], Rect]]:
+def _split(items: list[Item], region: Rect, budget: Budget) -> list[tuple[list[Item], Rect]]:
     """Halve the region until every part fits; a region is what a part's crop must not leave."""
     done, todo = [], [(items, region)] if items else []
     while todo:
@@ -208,9 +86,9 @@ def _split(items: list[_Item], region: Rect, budget: Budget) -> list[tuple[list[
     return done
 
 
-def _merged(parts: list, boxes: np.ndarray, budget: Budget) -> list[tuple[list[_Item], Rect]]:
+def _merged(parts: list, boxes: np.ndarray, budget: Budget) -> list[tuple[list[Item], Rect]]:
     """Join parts again that follow each other, fit together, and have no line of another part between them."""
-    merged: list[tuple[list[_Item], Rect]] = []
+    merged: list[tuple[list[Item], Rect]] = []
     for items, region in parts:
         if merged:
             joined = merged[-1][0] + items
@@ -228,7 +106,7 @@ def _count_inside(boxes: np.ndarray, box: Rect) -> int:
     return int(((boxes[:, 0] < x1) & (boxes[:, 2] > x0) & (boxes[:, 1] < y1) & (boxes[:, 3] > y0)).sum())
 
 
-def _around(items: list[_Item], region: Rect) -> Rect:
+def _around(items: list[Item], region: Rect) -> Rect:
     """The box around the items with a margin, within the region; cut ends of lines may stick out of a region."""
     boxes = np.array([item.box for item in items])
     x0, y0 = boxes[:, :2].min(axis=0).tolist()
@@ -239,12 +117,12 @@ def _around(items: list[_Item], region: Rect) -> Rect:
     )  # fmt: skip
 
 
-def _tokens(items: list[_Item]) -> float:
+def _tokens(items: list[Item]) -> float:
     """The exact sum, rounded once: the built-in one adds floats in another way since Python 3.12."""
     return math.fsum(item.cost for item in items)
 
 
-def _best_cut(items: list[_Item], region: Rect, budget: Budget):
+def _best_cut(items: list[Item], region: Rect, budget: Budget):
     """Return (items before, items after, axis, end of the first region, start of the second).
 
     Among the gaps that no line crosses, the one that leaves the fewest lines illegible in their part and divides the
@@ -262,7 +140,7 @@ def _best_cut(items: list[_Item], region: Rect, budget: Budget):
     return sorted(ordered[:at], key=_order), sorted(ordered[at:], key=_order), axis, middle, middle
 
 
-def _gaps(items: list[_Item], axis: int, by_height: bool, budget: Budget):
+def _gaps(items: list[Item], axis: int, by_height: bool, budget: Budget):
     """Yield (badness, axis, number of items before, gap start, gap end) for every clean cut across an axis."""
     ordered = sorted(items, key=lambda item: item.place[axis])
     weights = [item.box[3] - item.box[1] if by_height else item.cost for item in ordered]
@@ -278,7 +156,7 @@ def _gaps(items: list[_Item], axis: int, by_height: bool, budget: Budget):
         reach = max(reach, item.place[axis + 2])
 
 
-def _illegible_shares(ordered: list[_Item], budget: Budget) -> np.ndarray:
+def _illegible_shares(ordered: list[Item], budget: Budget) -> np.ndarray:
     """Return, for every cut before item `at`, the share of items that cannot be read in the part that they are in."""
     boxes, room = np.array([item.box for item in ordered]), np.array([item.room for item in ordered])
     first = np.concatenate([np.minimum.accumulate(boxes[:, :2]), np.maximum.accumulate(boxes[:, 2:])], axis=1)
@@ -294,7 +172,7 @@ def _illegible_shares(ordered: list[_Item], budget: Budget) -> np.ndarray:
     return shares
 
 
-def _forced_cut(items: list[_Item], region: Rect):
+def _forced_cut(items: list[Item], region: Rect):
     """Divide at the middle of the tokens along the longer side, through whatever is there."""
     axis = 0 if region[2] - region[0] > region[3] - region[1] else 1
     ordered = sorted(items, key=lambda item: item.box[axis] + item.box[axis + 2])
@@ -306,23 +184,26 @@ def _forced_cut(items: list[_Item], region: Rect):
     return low, high, axis, end_of_low, start_of_high
 
 
-def _order(item: _Item) -> float:
+def _order(item: Item) -> float:
     return item.order
 
 
 # --- the crop -----------------------------------------------------------------------------------------------------
 
 
-def _window(items: list[_Item], region: Rect, everything: list[_Item], boxes, page: tuple[int, int], budget) -> Window:
+def _window(
+    items: list[Item], region: Rect, everything: list[Item], boxes, lines: list[Line], page: tuple[int, int], budget
+) -> Window:
     # A fraction of a pixel belongs to the window whose line it touches, so crops round outwards.
     x0, x1 = _lengthened(int(region[0]), -int(-region[2] // 1), region[3] - region[1], page[0], budget)
     y0, y1 = _lengthened(int(region[1]), -int(-region[3] // 1), region[2] - region[0], page[1], budget)
     own = {id(item) for item in items}
     reaching = (boxes[:, 0] < x1) & (boxes[:, 2] > x0) & (boxes[:, 1] < y1) & (boxes[:, 3] > y0)
-    others = [everything[i].box for i in np.flatnonzero(reaching) if id(everything[i]) not in own]
-    moved = [(a - x0, b - y0, c - x0, d - y0) for a, b, c, d in others]
-    lines = [replace(item.line, quad=shift_quad(item.line.quad, -x0, -y0)) for item in items]
-    return Window((x0, y0, x1, y1), lines, _tokens(items), moved)
+    others = [boxes[i] for i in np.flatnonzero(reaching) if i >= len(everything) or id(everything[i]) not in own]
+    moved = [(a - x0, b - y0, c - x0, d - y0) for a, b, c, d in map(np.ndarray.tolist, others)]
+    whole = rejoined(items, lines, x1 - x0, y1 - y0, budget)
+    shifted = [replace(item.line, quad=shift_quad(item.line.quad, -x0, -y0)) for item in whole]
+    return Window((x0, y0, x1, y1), shifted, _tokens(whole), moved)
 
 
 def _lengthened(start: int, end: int, other: float, most: int, budget: Budget) -> tuple[int, int]:

@@ -99,6 +99,34 @@ def test_text_that_is_in_no_text_node_does_not_show(renderer):
     assert report["inside"] == 0
 
 
+@pytest.mark.parametrize("direction, number", [("ltr", 40), ("rtl", 40), ("rtl", 90)])
+def test_text_that_sticks_out_of_the_page_is_labelled_where_it_is(renderer, direction, number):
+    wide = "<pre style='width:1400px;font-size:24px;background:#eee'>one end of a wide line " + "x " * number
+    page, _ = renderer.render(f"<!doctype html><html dir={direction}><p>words</p>{wide}</pre><p>more words</p>")
+    assert page.width >= 1400
+    begins = "one" if number == 40 else "x"  # a wider line is cut off on the left
+    assert [line.text.split()[0] for line in page.lines] == ["words", begins, "more"]
+    report = ink_report(luminance(page.pixels), [line.quad for line in page.lines])
+    assert report["caught"] > 0.98 and report["inside"] > 0.1
+
+
+def test_a_missing_picture_leaves_its_place_empty(renderer):
+    page, _ = renderer.render("<p>words</p><img src='http://x.invalid/a.png' width=300 height=200 border=2>")
+    assert page.height > 200 and (page.pixels[60:] == 255).all()
+
+
+def test_spaces_between_chinese_links_are_kept_where_they_show(renderer):
+    style = "<style>a{text-decoration:underline}</style>"
+    found = lines(renderer, f"{style}<p><a>使用百度前必读</a> <a>意见反馈</a><a>京公网</a> 安备</p>")
+    assert found == ["使用百度前必读 意见反馈京公网 安备"]
+
+
+def test_text_too_faint_for_a_label_is_known(renderer):
+    page, _ = renderer.render("<p>words</p><p style='color:#e6e6e6'>grey on white</p><p style='color:#fff'>white</p>")
+    assert [line.text for line in page.lines] == ["words"]
+    assert len(page.faint) == 1 and page.hidden == 2
+
+
 def test_turned_text_has_turned_quads(renderer):
     page, _ = renderer.render(
         "<div style='position:absolute;left:200px;top:200px;transform:rotate(30deg);font-size:24px'>downhill</div>"

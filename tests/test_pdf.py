@@ -188,11 +188,17 @@ def test_vertical_text_is_labelled_where_its_ink_is(shared_data, name):
     [
         ("pdfjs_issue11656", ["שלום עולם מה שלום כולם?", "לחיוב פעולות אלה לפי סעיף15(ב)(4) לחוק מבקר המדינה"]),
         ("pdfjs_ArabicCIDTrueType", ["انواع الخطوط العربية"]),
+        ("olmocr_ff3d6e051903fe5ca9bc172ece14964c5632_pg1", ["استاد علوم کتابداري و اطلاعرسانی؛ دانشگاه شیراز"]),
     ],
 )  # fmt: skip
 def test_right_to_left_lines_are_in_logical_order(shared_data, name, texts):
     found = {line.text.replace(" ", "") for line in only_page(shared_data(f"pdf/{name}.pdf").read_bytes()).lines}
     assert not {text.replace(" ", "") for text in texts} - found
+
+
+def test_brackets_that_stand_back_in_their_square_are_joined(shared_data):
+    texts = [line.text for line in next(pdf.render(shared_data("pdf/pdfjs_XiaoBiaoSong.pdf").read_bytes())).lines]
+    assert "（一九三七年八月一日）" in texts and "（" not in texts
 
 
 def test_a_missing_font_with_wrong_glyphs_is_counted(shared_data):

@@ -14,6 +14,7 @@ from corpus.legibility import Legibility
 from renderers.characters import estimate_tokens
 from renderers.crops import window_pixels
 from renderers.page import Line, bounds, rect_quad
+from renderers.parts import _pieces, item_of, rejoined
 from renderers.windows import Budget, cut
 
 WIDTH, HEIGHT = 1000, 1400
@@ -151,6 +152,35 @@ def test_lines_too_long_to_be_read_are_divided_between_words_at_one_seam():
     assert len(parts) <= 4
 
 
+def test_parts_of_a_line_that_share_a_window_are_one_line_again():
+    long = long_lines(8)[3:4]  # too long for any square: its column is divided, and the lines below it with it
+    below = [
+        Line(text, rect_quad((60, 60 + 30 * row, 60 + 8 * len(text), 82 + 30 * row)), breaks)
+        for row in range(8)
+        for text, breaks in [("words of a line that fits into one square as it stands", ())]
+    ]
+    below = [
+        Line(line.text, line.quad, tuple((i, 60 + 8 * i, 68 + 8 * i) for i, c in enumerate(line.text, 1) if c == " "))
+        for line in below
+    ]
+    parts = cut([*long, *below], WIDTH, HEIGHT, Budget())
+    texts = [[line.text for line in part.lines] for part in parts]
+    assert sum(found.count(below[0].text) for found in texts) >= 6
+    assert not any({"stands", below[0].text.removesuffix(" stands")} <= set(found) for found in texts)
+    assert all(legible(part) for part in parts)
+
+
+def test_a_line_divided_twice_keeps_the_order_of_its_parts():
+    items = [item_of(order, line, Budget()) for order, line in enumerate(long_lines(2))]
+    parts = [again for item in items for part in _pieces(item, [300.0], Budget())
+             for again in _pieces(part, [150.0, 450.0], Budget())]  # fmt: skip
+    parts = sorted(parts, key=lambda part: part.order)
+    found = [word for part in parts for word in part.line.text.split()]
+    assert found == [word for line in long_lines(2) for word in line.text.split()]
+    whole = rejoined(parts, long_lines(2), 1, 1, Budget())
+    assert [part.line.text for part in whole] == [line.text for line in long_lines(2)]
+
+
 def test_a_line_that_cannot_be_divided_is_left_for_the_rule():
     (line,) = long_lines(1)
     (part,) = cut([Line(line.text, line.quad)], WIDTH, HEIGHT, Budget())
@@ -173,6 +203,16 @@ def test_a_crop_shows_no_text_that_is_not_in_its_label():
             assert (crop[y0:y1, x0:x1] == 0).any()
             crop[y0:y1, max(x0 - 3, 0) : x1 + 3] = 250
         assert (crop == 250).all()
+
+
+def test_text_that_is_in_no_label_is_covered_in_every_crop():
+    pixels = np.full((HEIGHT, WIDTH, 3), 250, np.uint8)
+    faint = (700.0, 5.0, 760.0, 18.0)
+    pixels[6:17, 701:759:2] = 230
+    for page in (grid(1, 3), grid(2, 30)):
+        for part in cut(page, WIDTH, HEIGHT, whatever_size(tokens=1000), [faint]):
+            crop, left = window_pixels(pixels, part)
+            assert left == 0 and (crop == 250).all()
 
 
 def test_text_that_cannot_be_covered_is_counted():

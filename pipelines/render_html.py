@@ -2,8 +2,8 @@
 """Turn saved web pages into page images with every visible line of text and its quad (Qwen-VL A.4).
 
 Inputs: .html files, and .tar, .zip and .warc archives of them. Each worker keeps one Chromium, without network, and
-replaces it when it grows, hangs or crashes. Scripts are off, images and style sheets of other addresses are missing:
-what is rendered is the page's own text and style. A tall page is cut into page-like windows between its lines.
+replaces it when it grows, hangs or crashes. Scripts are off; style sheets and pictures come from the archive or folder
+that the page lies in, and from nowhere else. A tall page is cut into page-like windows between its lines.
 Ledger: one row per page (a kept page: one per window).
 """
 
@@ -109,7 +109,7 @@ def _render_one(writer, ordinal: int, document: documents.Document, renderer: Ht
     text, charset = decode_html(document.data, document.source.get("content_type", ""))
     document.source["charset"] = charset
     try:
-        page, facts = renderer.render(text, f"{writer.prefix}/{ordinal:06d}")
+        page, facts = renderer.render(text, f"{writer.prefix}/{ordinal:06d}", document.archive)
     except BadDocument as error:
         writer.document_failed(ordinal, document, error.kind, str(error))
         return

@@ -10,6 +10,7 @@ from PIL import Image
 
 from corpus.verdicts import Verdict
 from renderers import rules, windows
+from renderers.boilerplate import boilerplate_share
 from renderers.characters import guess_language
 from renderers.crops import window_pixels
 from renderers.page import Page, Quad
@@ -41,6 +42,8 @@ def encode_page(page: Page, settings: OutputSettings) -> tuple[dict, list[bytes]
     text = " ".join(line.text for line in page.lines)
     values = rules.measure_page(page, text.replace(" ", "")) | rules.measure_glyphs(page.lines)
     values |= rules.measure_text(text)
+    if "boilerplate" in settings.rules:
+        values["boilerplate"] = boilerplate_share(text)
     verdict = rules.judge(values, rules.of_pages(settings.rules, settings.per_page))
     described = {
         "size": [page.width, page.height],

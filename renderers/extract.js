@@ -71,8 +71,39 @@
     }
   }
 
-  function put(html) {
-    const parsed = new DOMParser().parseFromString(html, 'text/html');
+  // The document, not in place yet, and the addresses of the style sheets and pictures that it wants.
+  let parsed;
+  const styles_wanted = new Map(), pictures_wanted = new Map();
+
+  function parse(html, address) {
+    parsed = new DOMParser().parseFromString(html, 'text/html');
+    if (!address) return {styles: [], pictures: []};
+    const absolute = (reference, base) => { try { return new URL(reference, base).href; } catch { return ''; } };
+    const base = absolute(parsed.querySelector('base[href]')?.getAttribute('href') || '', address) || address;
+    for (const el of parsed.querySelectorAll('link[rel~=stylesheet i][href]:not([rel~=alternate i])'))
+      styles_wanted.set(el, absolute(el.getAttribute('href').trim(), base));
+    for (const el of parsed.querySelectorAll('img')) {
+      // Scripts put late what comes into view late.
+      const source = ['data-src', 'data-original', 'data-lazy-src', 'src'].map(name => el.getAttribute(name)).find(Boolean);
+      if (source && !source.startsWith('data:')) pictures_wanted.set(el, absolute(source.trim(), base));
+    }
+    return {styles: [...new Set(styles_wanted.values())], pictures: [...new Set(pictures_wanted.values())].slice(0, 500)};
+  }
+
+  function inline(found) {
+    for (const [el, address] of styles_wanted) {
+      if (!(address in found.styles)) continue;
+      const style = parsed.createElement('style');
+      style.textContent = found.styles[address];
+      if (el.media) style.media = el.media;
+      el.replaceWith(style);
+    }
+    for (const [el, address] of pictures_wanted)
+      if (address in found.pictures) el.setAttribute('src', found.pictures[address]);
+  }
+
+  async function put(found) {
+    inline(found);
     disarm(parsed);
     const style = parsed.createElement('style');
     style.textContent = STYLE;
@@ -84,6 +115,7 @@
       const kind = getComputedStyle(item).listStyleType;
       if (!['none', 'disc', 'circle', 'square'].includes(kind)) item.classList.add('gm-numbered');
     }
+    await Promise.all([...document.querySelectorAll('img[src]')].map(el => el.decode().catch(() => {})));
     return {coloured: !!document.querySelector('[bgcolor],[color],[text],[style*=color],[style*=background]') ||
       [...document.querySelectorAll('style')].some(el => el !== style && /color|background/i.test(el.textContent))};
   }
@@ -346,6 +378,6 @@
     return {pieces, hidden, overflow: false, left: leftOut()};
   }
 
-  globalThis.gristmill = {put, wear, hold, fit, settle, read, text: () => document.body ? document.body.innerText : ''};
+  globalThis.gristmill = {parse, put, wear, hold, fit, settle, read, text: () => document.body ? document.body.innerText : ''};
   return true;
 })()

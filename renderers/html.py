@@ -17,6 +17,7 @@ from corpus.bugs import raise_ours
 from renderers.characters import clean_text, is_wide
 from renderers.chromium import LOST, BrowserLost, Chromium
 from renderers.ink import Ink
+from renderers.inlined import Archive, Inliner
 from renderers.lines import Run, merge_runs
 from renderers.page import BadDocument, Page, Quad, bounds, turned_quad
 from renderers.tab import Tab, doctype
@@ -84,24 +85,24 @@ class HtmlRenderer:
         self._rendered = 0
         return self._loop.run_until_complete(self._chromium.stop())
 
-    def render(self, html: str, key: str = "") -> tuple[Page, dict]:
+    def render(self, html: str, key: str = "", archive: Archive | None = None) -> tuple[Page, dict]:
         """Return the page and its facts: `lang`, `title`, `width` and `height` of the whole layout, `cut_off`, `look`.
 
-        The look of the page is drawn from the seed and `key`.
+        The look of the page is drawn from the seed and `key`, unless its own style sheets are in its `archive`.
 
         Raises BadDocument: timeout, crash, memory, too_much_text, bad_page; NoBrowser when none comes up.
         """
-        page, facts, _ = self._run(html, key, with_text=False)
+        page, facts, _ = self._run(html, key, archive, with_text=False)
         return page, facts
 
     def render_with_inner_text(self, html: str, key: str = "") -> tuple[Page, dict, str]:
         """The same, with the document's innerText: for measuring how much of it the lines hold."""
-        return self._run(html, key, with_text=True)
+        return self._run(html, key, None, with_text=True)
 
-    def _run(self, html: str, key: str, *, with_text: bool) -> tuple[Page, dict, str]:
+    def _run(self, html: str, key: str, archive: Archive | None, *, with_text: bool) -> tuple[Page, dict, str]:
         self._loop.run_until_complete(self._have_browser())  # on no page's time
         try:
-            work = self._render(html, key, with_text=with_text)
+            work = self._render(html, key, archive, with_text=with_text)
             return self._loop.run_until_complete(asyncio.wait_for(work, self.limits.page_seconds))
         except TimeoutError:
             ended = self.stop()
@@ -121,13 +122,13 @@ class HtmlRenderer:
         if self._chromium.browser is None:
             await self._chromium.start()
 
-    async def _render(self, html: str, key: str, *, with_text: bool) -> tuple[Page, dict, str]:
+    async def _render(self, html: str, key: str, archive: Archive | None, *, with_text: bool) -> tuple[Page, dict, str]:
         self._rendered += 1
         context = await self._chromium.browser.createIncognitoBrowserContext()
         tab = Tab((await context.newPage())._client)
         crashed = asyncio.get_running_loop().create_future()
         tab.client.on("Inspector.targetCrashed", lambda _: crashed.done() or crashed.set_result(None))
-        work = asyncio.ensure_future(self._picture(tab, html, key, with_text))
+        work = asyncio.ensure_future(self._picture(tab, html, key, archive, with_text))
         await asyncio.wait((work, crashed), return_when=asyncio.FIRST_COMPLETED)
         if not work.done():
             work.cancel()
@@ -136,23 +137,29 @@ class HtmlRenderer:
         await context.close()
         return result
 
-    async def _picture(self, tab: Tab, html: str, key: str, with_text: bool) -> tuple[Page, dict, str]:
+    async def _picture(
+        self, tab: Tab, html: str, key: str, archive: Archive | None, with_text: bool
+    ) -> tuple[Page, dict, str]:
         wanted = self.settings
         scale, ems = draw_view(_seed(wanted.seed, key)) if not wanted.width else (1.0, 0.0)
         tab.scale = scale  # from the beginning: text that is laid out for another one keeps a fraction of a pixel of it
         await tab.open(doctype(html), wanted.width or 800, wanted.viewport_height)
-        look = draw_look(_seed(wanted.seed, key), plain=wanted.plain, **await tab.call("put", html))
+        asked = await tab.call("parse", html, archive.address if archive else "")
+        found = Inliner(archive).answer(asked)
+        plain = 1.0 if found["styles"] else wanted.plain
+        look = draw_look(_seed(wanted.seed, key), plain=plain, **await tab.call("put", found))
         width = _viewport(wanted, scale, ems, **await tab.call("wear", look.css))
         width, height, facts = await _laid_out(tab, width, wanted)
         text = await tab.call("text") if with_text else ""
-        found = await tab.call("read", width, height, MAX_CHARACTERS)
-        if found["overflow"]:
+        read = await tab.call("read", width, height, MAX_CHARACTERS)
+        if read["overflow"]:
             raise BadDocument("too_much_text", f"more than {MAX_CHARACTERS} characters of visible text")
-        pixels = await tab.screenshot(found["left"], width, height)
+        pixels = await tab.screenshot(read["left"], width, height)
         facts["cut_off"] = facts["height"] > height
-        facts["look"] = {"theme": look.name, "viewport": width, "scale": scale}
-        lines, faint, hidden = _lines(found["pieces"], pixels, pixels.shape[1] / width)
-        return Page(0, pixels, lines, hidden + found["hidden"], faint), facts, text
+        archived = len(found["styles"]) + len(found["pictures"])
+        facts["look"] = {"theme": look.name, "viewport": width, "scale": scale, "archived": archived}
+        lines, faint, hidden = _lines(read["pieces"], pixels, pixels.shape[1] / width)
+        return Page(0, pixels, lines, hidden + read["hidden"], faint), facts, text
 
 
 async def _laid_out(tab: Tab, width: int, wanted: HtmlSettings) -> tuple[int, int, dict]:

@@ -39,6 +39,8 @@ TEXT_RULES = ("scrambled_letters", "rare_han", "mojibake")  # of pages, and of w
 GLYPH_RULES = ("latin_extended", "private_use", "undecodable", "missing_font")  # the paper's: of the page, if asked
 PDF_RULES = PAGE_RULES | {"duplicate": 1} | WINDOW_RULES  # duplicate: seen this often in the split already
 HTML_RULES = {name: value for name, value in PDF_RULES.items() if name not in ("latin_extended", "missing_font")}
+_after = list(HTML_RULES).index("duplicate")
+HTML_RULES = dict([*list(HTML_RULES.items())[:_after], ("boilerplate", 0.5), *list(HTML_RULES.items())[_after:]])
 HTML_RULES["too_many_characters"] = 60_000  # a web page is a scroll of several sheets
 AT_LEAST = ("too_small", "too_few_characters", "window_too_short", "narrow_text", "low_text")  # drop below
 AT_MOST = ("blank",)  # drops at its threshold and below
@@ -50,6 +52,7 @@ SAYS = {
     "scrambled_letters": "letters in an order that no language has",
     "rare_han": "too large a share of rare Han characters",
     "mojibake": "signs of a wrong encoding",
+    "boilerplate": "pages of notices and nothing else",
     "duplicate": "pages that were there already",
     "latin_extended": "characters of Latin Extended-A and -B",
     "private_use": "private-use characters",

@@ -30,7 +30,7 @@ class Tab:
         shell = f"{declaration}<html><head></head><body></body></html>"
         self.client.on("Fetch.requestPaused", lambda event: asyncio.ensure_future(self._answer(event, shell)))
         loaded = asyncio.get_running_loop().create_future()
-        self.client.on("Page.loadEventFired", lambda _: loaded.done() or loaded.set_result(None))
+        self.client.on("Page.loadEventFired", lambda _: None if loaded.done() else loaded.set_result(None))
         await asyncio.gather(
             send("Emulation.setScriptExecutionDisabled", {"value": True}),
             send("Fetch.enable", {"patterns": [{"urlPattern": "*"}]}),

@@ -80,9 +80,11 @@ def _split(items: list[Item], region: Rect, budget: Budget) -> list[tuple[list[I
             done.append((items, region))
             continue
         low, high, axis, start, end = _best_cut(items, region, budget)
-        first, second = list(region), list(region)
-        first[axis + 2], second[axis] = start, end
-        todo += [(low, tuple(first)), (high, tuple(second))]
+        x0, y0, x1, y1 = region
+        first, second = (
+            ((x0, y0, start, y1), (end, y0, x1, y1)) if axis == 0 else ((x0, y0, x1, start), (x0, end, x1, y1))
+        )
+        todo += [(low, first), (high, second)]
     return done
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from corpus.bugs import raise_ours
 from corpus.inputs import fingerprint, grouped, names
 from corpus.splits import Split
+from pipelines.work.resources import Folder, Warc, WarcPage, Zip
 
 FILES_PER_SPLIT = 64  # of loose files, about
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".warc", ".warc.gz")
@@ -32,6 +33,7 @@ class Document:
     detail: str = ""
     dropped: bool = False
     source: dict = field(default_factory=dict)  # url, content type
+    archive: Folder | Zip | WarcPage | None = None  # what a web page was saved with
 
 
 @dataclass(frozen=True)
@@ -82,15 +84,15 @@ def held(urls: Iterable[str], kind: Kind) -> np.ndarray:
 def _read_file(url: str, kind: Kind) -> Document:
     name = PurePosixPath(url).name
     with fsspec.open(url, "rb") as file:
-        return _bounded(name, file, kind)
+        return _bounded(name, file, kind, Folder(url))
 
 
-def _bounded(name: str, stream, kind: Kind, **source) -> Document:
+def _bounded(name: str, stream, kind: Kind, archive=None, **source) -> Document:
     """Read one document, and never more of it than is allowed, whatever size was declared."""
     data = stream.read(kind.max_bytes + 1)
     if len(data) > kind.max_bytes:
         return Document(name, None, "too_large", f"more than {kind.max_bytes} bytes", source=source)
-    return Document(name, data, source=source)
+    return Document(name, data, source=source, archive=archive)
 
 
 def _is_wanted(name: str, kind: Kind) -> bool:
@@ -115,7 +117,7 @@ def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, kind: Kind) -> 
         return Document(info.filename, None, "encrypted_member", "the archive's member needs a password")
     try:
         with archive.open(info) as member:
-            return _bounded(info.filename, member, kind)
+            return _bounded(info.filename, member, kind, Zip(archive, info.filename))
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, ValueError) as error:
         return Document(info.filename, None, "damaged_member", f"{type(error).__name__}: {error}"[:200])
 
@@ -142,19 +144,19 @@ def _tar_member(archive: tarfile.TarFile, member: tarfile.TarInfo, kind: Kind) -
 def _read_warc(url: str, kind: Kind) -> Iterator[Document]:
     from warcio.archiveiterator import ArchiveIterator
 
-    last = ""
+    last, warc = "", Warc(url)
     with fsspec.open(url, "rb") as file:
         try:
             for record in ArchiveIterator(file, arc2warc=True):
                 if record.rec_type in ("response", "resource"):
                     last = record.rec_headers.get_header("WARC-Target-URI") or ""
-                    yield _warc_record(record, last, kind)
+                    yield _warc_record(record, last, kind, warc.of(last))
         except Exception as error:  # warcio raises its own, zlib's and many built-in exceptions on damaged files
             raise_ours(error)
             yield _broken(url, error, last)
 
 
-def _warc_record(record, target: str, kind: Kind) -> Document:
+def _warc_record(record, target: str, kind: Kind, archive: WarcPage) -> Document:
     headers = record.http_headers
     status = headers.get_statuscode() if headers else "200"
     declared = (headers.get_header("Content-Type") if headers else record.content_type) or ""
@@ -164,7 +166,7 @@ def _warc_record(record, target: str, kind: Kind) -> Document:
     if not declared.lower().startswith(kind.content_types):
         return Document(target, None, kind.foreign, declared[:80], dropped=True, source=source)
     try:
-        return _bounded(target, record.content_stream(), kind, **source)
+        return _bounded(target, record.content_stream(), kind, archive, **source)
     except Exception as error:  # a damaged gzip or brotli body
         raise_ours(error)
         return Document(target, None, "damaged_member", f"{type(error).__name__}: {error}"[:200], source=source)

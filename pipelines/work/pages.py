@@ -33,6 +33,7 @@ SCORES = {
     "letter_surprise": pa.float32(),  # mean bits; 0: too few letters to judge
     "rare_han_share": pa.float32(),
     "mojibake": pa.float32(),  # signs in 100 characters
+    "boilerplate_share": pa.float32(),  # of a web page's characters
     "hidden_lines": pa.int32(),
     "windows": pa.int32(),
     "tokens": pa.int32(),  # of the window, estimated
@@ -48,7 +49,7 @@ _COLUMN_OF_RULE = {
     "too_many_characters": "characters", "latin_extended": "latin_extended", "private_use": "private_use",
     "undecodable": "undecodable", "missing_font": "missing_font", "elongated": "aspect", "narrow_text": "advance",
     "low_text": "ink_height", "scrambled_letters": "letter_surprise", "rare_han": "rare_han_share",
-    "mojibake": "mojibake",
+    "mojibake": "mojibake", "boilerplate": "boilerplate_share",
 }  # fmt: skip
 
 
@@ -176,6 +177,7 @@ def _columns(described: dict) -> dict:
         "width": width, "height": height, "short_side": values["too_small"], "lines": values["blank"],
         "characters": values["too_few_characters"], "hidden_lines": described["hidden"],
         "windows": len(described["windows"]), "language": described["language"],
+        "boilerplate_share": values.get("boilerplate"),
     } | _text_columns(values)  # fmt: skip
 
 

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 if __name__ == "__main__":  # run as a script: the checkout's root, not pipelines/, holds the packages
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
@@ -24,13 +23,14 @@ from corpus.catalog import Dataset, find
 from corpus.damage import CorruptSample
 from corpus.folder import OutputFolder
 from corpus.ledger import BASE
-from corpus.rules import RuleTable, WrongRule, failing
+from corpus.rules import RuleTable, WrongRule
 from corpus.shards import IndexedShard
 from corpus.splits import Sink, Split
-from corpus.verdicts import DROPPED, ERROR, KEPT
+from corpus.verdicts import DROPPED, ERROR
 from pipelines.clean_laion import clean_split
 from pipelines.engine import job
-from pipelines.work.datasets import TABLES, changed_rules, rule_settings, rules_of, whole_catalog
+from pipelines.work.datasets import TABLES, changed_rules, rule_settings, rules_of_folder, whole_catalog
+from pipelines.work.judged import judge
 
 _EXAMPLE = "python pipelines/retune.py cleaned/laion-en --set clip_score.min=0.30 --output cleaned/laion-en-030"
 
@@ -76,12 +76,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _table(args, settings: Mapping) -> RuleTable:
     """Return the rules that the folder's rows were judged by; a user's own come from the catalog."""
-    maker = settings.get("job")
-    if settings.get("plugins"):
-        return rules_of(find(whole_catalog(args.catalog), settings["dataset"]))
-    if maker not in TABLES:
-        raise job.UserError(f"{args.folder} was made by {maker}; retune.py works on folders of {', '.join(TABLES)}")
-    return TABLES[maker]
+    table = rules_of_folder(settings, args.catalog)
+    if table is None:
+        made = f"{args.folder} was made by {settings.get('job')}"
+        raise job.UserError(f"{made}; retune.py works on folders of {', '.join(TABLES)}")
+    return table
 
 
 def _changed_rules(table: RuleTable, settings: Mapping[str, Mapping], changes: list[str]) -> dict:
@@ -147,49 +146,6 @@ def _scores(folder: OutputFolder, split: str | None) -> dict[str, pa.DataType]:
 
 def _ledger(folder: OutputFolder, split: str, columns: list[str] | None = None) -> pa.Table:
     return folder.table(folder.manifest(split), columns=columns)
-
-
-class Judged(NamedTuple):
-    """What moved thresholds say of ledger rows, one entry a row."""
-
-    rule: np.ndarray  # the first rule that drops it, None where none does
-    value: np.ndarray
-    threshold: np.ndarray
-    kept: np.ndarray  # it was kept before
-    dropped: np.ndarray  # a rule dropped it before
-    passed: np.ndarray  # the rule that dropped it before does not any more
-
-    @property
-    def fails(self) -> np.ndarray:
-        """A rule drops it."""
-        return ~np.equal(self.rule, None)
-
-
-def judge(ledger: pa.Table, table: RuleTable, settings: Mapping[str, Mapping]) -> Judged:
-    """Judge ledger rows by their scores."""
-    size = ledger.num_rows
-    rule, value, limit = np.full(size, None, object), np.full(size, np.nan), np.full(size, np.nan)
-    for name, parameters in table.active(settings).items():
-        if not table[name].limits:
-            continue
-        scores = {score: _numbers(ledger[score]) for score in table[name].measures}
-        drop, values, limits = failing(table[name], parameters, scores)
-        new = drop & np.equal(rule, None)
-        rule[new], value[new], limit[new] = name, values[new], limits[new]
-    outcome = {each: pc.equal(ledger["outcome"], each).to_numpy(zero_copy_only=False) for each in (KEPT, DROPPED)}
-    # A rule without a threshold (a missing score, no text) has no score to judge by: its verdict stands.
-    passed = outcome[DROPPED] & np.equal(rule, None) & _by_threshold(ledger, table)
-    return Judged(rule, value, limit, outcome[KEPT], outcome[DROPPED], passed)
-
-
-def _numbers(column: pa.ChunkedArray) -> np.ndarray:
-    return column.cast(pa.float64()).to_numpy(zero_copy_only=False).astype(float)
-
-
-def _by_threshold(ledger: pa.Table, table: RuleTable) -> np.ndarray:
-    with_score = ledger["value"].is_valid().to_numpy() & ledger["threshold"].is_valid().to_numpy()
-    known = [name for name, rule in table.items() if rule.limits]
-    return with_score & np.isin(ledger["rule"].to_numpy(zero_copy_only=False).astype(str), known)
 
 
 def retune_split(

@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 from corpus.damage import CorruptSample, Damaged, how_to_mend
 from corpus.folder import Manifest, OutputFolder
 from corpus.ledger import BASE, DROPPED, ERROR, KEPT, Counts
-from corpus.records import Sample, from_members
+from corpus.records import from_members
 from corpus.shards import IndexedShard
+from pipelines.engine.drawing import outlines, words
 from pipelines.engine.thumbnails import SIDE, thumbnail
 
 EXAMPLES_PER_RULE = 12
@@ -55,7 +56,7 @@ def summarise(folder: OutputFolder) -> Summary:
     counts.check(folder.url)
     seconds = sum(manifest.seconds for manifest in manifests.values())
     changed = sum(_changed(folder, split) for split in manifests)
-    summary = Summary(settings, counts, len(manifests), seconds, changed, _funnel(counts, settings))
+    summary = Summary(settings, counts, len(manifests), seconds, changed, funnel(counts, settings))
     looked_at = _spread(sorted(manifests), _SPLITS_LOOKED_AT)
     rows_each = SAMPLED_ROWS // max(1, len(looked_at))
     ledgers = {split: _ledger_head(folder, manifests[split], rows_each) for split in looked_at}
@@ -96,7 +97,8 @@ def print_funnel(summary: Summary) -> None:
         print(f"warning: {warning}")
 
 
-def _funnel(counts: Counts, settings: dict) -> list[dict]:
+def funnel(counts: Counts, settings: dict) -> list[dict]:
+    """Return, for every rule in order, rows in, dropped, per cent of rows in and rows not judged."""
     on = {name for name, given in settings.get("rules", {}).items() if given is not False}
     configured = on & set(settings.get("order", []))
     rules = _in_order(configured | counts.dropped.keys(), settings)
@@ -132,11 +134,12 @@ def _ledger_head(folder: OutputFolder, manifest: Manifest, rows: int) -> pa.Tabl
 def _histograms(rows: pa.Table, thresholds: dict) -> list[dict]:
     numeric = [f.name for f in rows.schema if f.name not in BASE.names and pa.types.is_floating(f.type)]
     numeric += [f.name for f in rows.schema if f.name not in BASE.names and pa.types.is_integer(f.type)]
-    made = [_histogram(name, rows[name], thresholds.get(name, [])) for name in numeric]
+    made = [histogram(name, rows[name], thresholds.get(name, [])) for name in numeric]
     return [histogram for histogram in made if histogram]
 
 
-def _histogram(name: str, column: pa.ChunkedArray, thresholds: list[float]) -> dict | None:
+def histogram(name: str, column: pa.ChunkedArray, thresholds: list[float]) -> dict | None:
+    """Return a score's counts in BINS bins from `low` to `high`, which hold 99 % of its values and all thresholds."""
     values = column.drop_null().to_numpy().astype(float)
     values = values[np.isfinite(values)]
     if not len(values):
@@ -217,27 +220,10 @@ def _kept_example(shard: IndexedShard, i: int) -> dict:
     side = 2 * SIDE if sample.annotations else SIDE
     image = thumbnail(sample.images[0].data, side) if sample.images else None
     return {
-        "key": sample.key, "text_before": _words(sample)[:600], "image": _data_uri(image) if image else None,
-        "width": sample.width, "height": sample.height, "shapes": list(_shapes(sample.annotations)),
+        "key": sample.key, "text_before": words(sample)[:600], "image": _data_uri(image) if image else None,
+        "width": sample.width, "height": sample.height,
+        "shapes": [points for points, _ in outlines(sample.annotations)],
     }  # fmt: skip
-
-
-def _words(sample: Sample) -> str:
-    notes = sample.annotations
-    if "question" in notes:
-        return f"{notes['question']} — {notes.get('answer', '')}"
-    if "turns" in notes:
-        return "\n".join(f"{turn['role']}: {turn['text']}" for turn in notes["turns"])
-    return sample.text or "\n".join(line["text"] for line in notes.get("lines", []))
-
-
-def _shapes(annotations: dict) -> Iterator[str]:
-    """Yield SVG polygon points, in pixels of the stored image."""
-    for region in annotations.get("regions", []):
-        for x0, y0, x1, y1 in region["boxes"]:
-            yield f"{x0},{y0} {x1},{y0} {x1},{y1} {x0},{y1}"
-    for line in annotations.get("lines", []):
-        yield " ".join(f"{x},{y}" for x, y in line["quad"])
 
 
 def _data_uri(jpeg: bytes) -> str:

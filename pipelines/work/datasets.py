@@ -131,6 +131,15 @@ def rules_of(dataset: Dataset) -> RuleTable:
     return table_of(dataset, JOBS)
 
 
+def rules_of_folder(settings: Mapping, catalog: str | None = None) -> RuleTable | None:
+    """Return the rules that judged a folder's rows, by its settings; None where a job has none. A user's own come from
+    the catalog at the path `catalog`.
+    """
+    if settings.get("plugins"):
+        return rules_of(find(whole_catalog(catalog), settings["dataset"]))
+    return TABLES.get(settings.get("job", ""))
+
+
 def rule_settings(table: RuleTable, rules: Mapping[str, Mapping | bool], plugins: tuple[str, ...] = ()) -> dict:
     """Return what rules add to a job's settings: themselves, their order in the funnel, thresholds by score."""
     given = {name: each if each is False else dict(each or {}) for name, each in rules.items()}

@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from pipelines.make_demo_crawl import make_pair, write_shard
-from pipelines.proof.crashes import children, contents, wait_until_gone
+from pipelines.proof.crashes import children, wait_until_gone
+from pipelines.proof.jobs import contents
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARDS, PAIRS = 10, 40

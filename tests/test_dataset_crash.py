@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.proof.crashes import contents
+from pipelines.proof.jobs import contents
 from tests.published import jpeg, outcomes, samples
 from tests.test_dataset_jobs import caption_shard
 

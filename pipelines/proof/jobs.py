@@ -54,8 +54,8 @@ class Job:
             manifest.unlink()
 
     def contents(self, output: Path) -> dict[str, bytes]:
-        """Every file below the job's folder, but for the report; manifests without their timing."""
-        return {name: _timeless(name, path.read_bytes()) for name, path in _files(output, ("report*",))}
+        """What must be the same after a strike, by file."""
+        return contents(output)
 
 
 class Training(Job):
@@ -79,6 +79,11 @@ class Training(Job):
     def contents(self, output: Path) -> dict[str, bytes]:
         return {name: path.read_bytes() if name.startswith("export/") else b""
                 for name, path in _files(output, ("tensorboard/*",))}  # fmt: skip
+
+
+def contents(output: Path) -> dict[str, bytes]:
+    """Every file below a job's folder, but for the report; manifests without their timing."""
+    return {name: _timeless(name, path.read_bytes()) for name, path in _files(output, ("report*",))}
 
 
 def _files(output: Path, passed_over: tuple[str, ...]) -> Iterator[tuple[str, Path]]:

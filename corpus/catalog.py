@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import NamedTuple
 
+from corpus.evaluation import POOLS
 from corpus.layers import Layers
 from corpus.marked import BadYaml
 from corpus.plugins import BadPlugin, load_rules
@@ -37,6 +38,7 @@ class Dataset:
     tasks: tuple[str, ...]  # what its samples become (DESIGN: nine tasks)
     input: tuple[str, ...] = ()  # its raw files: paths, globs or URLs; relative ones lie below `data`
     images: str | None = None  # folder or shards with the images, where they lie beside `input`
+    pools: tuple[str, ...] = ()  # whose images they are, where evaluation sets have some too (corpus/evaluation.py)
     output: str  # where the cleaned data go; default: cleaned/NAME
     columns: Mapping[str, str] = field(default_factory=dict)  # our name -> the owner's column or key
     rules: Mapping[str, Mapping] = field(default_factory=dict)  # rule -> parameters; an absent rule is off
@@ -65,7 +67,7 @@ _TYPES = {
     **dict.fromkeys(("language", "licence", "job", "reader", "images", "output"), _TEXT),
     **dict.fromkeys(("columns", "rules", "stages"), _MAPPING),
     **dict.fromkeys(("original", "cleaned"), _COUNT),
-    "tasks": (list, "a list"),
+    **dict.fromkeys(("tasks", "pools"), (list, "a list")),
     "input": (str | list, "a path, a glob, a URL or a list of these"),
 }  # fmt: skip
 
@@ -182,7 +184,7 @@ def _dataset(layers: Layers, name: str, entry, jobs, tree: dict, data: str | Non
         raise CatalogError(*(_at(layers, block, key, f"{name}: {said}") for block, key, said in wrong))
     given = {key: value for key, value in entry.items() if value is not None}
     given |= _places(layers, entry, data) | {
-        key: tuple(given[key]) for key in ("tasks", "keep_columns") if key in given
+        key: tuple(given[key]) for key in ("tasks", "pools", "keep_columns") if key in given
     }
     given["rules"] = {rule: _given(parameters) for rule, parameters in given.get("rules", {}).items()}
     output = given.pop("output", None) or _below(data or _folder(layers, tree, name), f"cleaned/{name}")
@@ -242,6 +244,9 @@ def _mistakes(name: str, entry, tree: dict) -> Iterator[tuple[dict, object, str]
     for task in sound.get("tasks", ()):
         if task not in TASKS:
             yield entry, "tasks", f"no task {task!r}{hint(task, TASKS)}; tasks are {listed(TASKS)}"
+    for pool in sound.get("pools", ()):
+        if pool not in POOLS:
+            yield entry, "pools", f"no pool {pool!r}{hint(pool, POOLS)}; pools are {listed(POOLS)}"
     yield from _wrong_stages(sound.get("stages", {}), sound.get("tasks", ()))
 
 

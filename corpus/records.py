@@ -41,10 +41,11 @@ class BadImage(Lost):
 
 @dataclass(frozen=True, slots=True)
 class EncodedImage:
-    """The original bytes of an image and their extension ("jpg", "png" or "webp")."""
+    """The original bytes of an image, their extension ("jpg", "png" or "webp"), the owners' ids ("coco:458752")."""
 
     data: bytes
     ext: str
+    ids: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -84,6 +85,7 @@ class _Record(TypedDict):
     scores: NotRequired[dict]
     source: NotRequired[dict]
     annotations: NotRequired[dict]
+    image_ids: NotRequired[list[list[str]]]  # of each image, where any has one
 
 
 _JSON_FIELDS = (
@@ -102,6 +104,8 @@ def to_members(sample: Sample) -> list[tuple[str, bytes]]:
     if sample.text:
         members.append(("txt", sample.text.encode()))
     record = {name: getattr(sample, name) for name in _JSON_FIELDS}
+    if any(image.ids for image in sample.images):
+        record["image_ids"] = [list(image.ids) for image in sample.images]
     members.append(("json", json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode()))
     return members
 
@@ -123,10 +127,11 @@ def from_members(members: dict[str, bytes]) -> Sample:
     record = load_json(members["json"])
     if why := misfit(record, _Record):
         raise ValueError(f"not a sample of ours: {why}")
+    names = [name for name in sorted(members) if name.rpartition(".")[2] in IMAGE_EXTENSIONS]
+    ids = [*record.pop("image_ids", []), *([] for _ in names)]
     images = [
-        EncodedImage(members[name], name.rpartition(".")[2])
-        for name in sorted(members)
-        if name.rpartition(".")[2] in IMAGE_EXTENSIONS
+        EncodedImage(members[name], name.rpartition(".")[2], tuple(of_image))
+        for name, of_image in zip(names, ids, strict=False)
     ]
     try:
         return Sample(images=images, **record)

@@ -29,6 +29,7 @@ from corpus.splits import Split
 from corpus.stages import STAGES
 from corpus.tokens import SPECIALS, load_tokenizer
 from pipelines.engine import job
+from pipelines.work import guards
 from pipelines.work.datasets import whole_catalog
 from pipelines.work.stage import SCORES, Recipe, build_split
 
@@ -53,11 +54,13 @@ def main() -> None:
         names = ", ".join(sorted({share.dataset for share in mixture})) or "none"
         raise job.UserError(f"{data} holds no cleaned data for stage {args.stage}; its datasets are {names}")
     recipe = recipe_of(args)
+    used = dict.fromkeys(share.dataset for share in mixture if share.expected)
+    guarded = guards.of_stage(args, ((chosen[name], f"{data}/{name}") for name in used))
     job.run(
-        "build_stage", args, list(_plan(data, mixture, cleaned)), _settings(args, mixture, recipe),
+        "build_stage", args, list(_plan(data, mixture, cleaned)), _settings(args, mixture, recipe, guarded),
         lambda split, sink: build_split(split, sink, recipe), scores=SCORES,
     )  # fmt: skip
-    record = finish(args.output, args.stage, args.tokenizer, recipe, mixture)
+    record = finish(args.output, args.stage, args.tokenizer, recipe, mixture, guarded)
     _print_corpus(record)
 
 
@@ -75,6 +78,7 @@ def _parser():
     parser.add_argument("--queries", type=int, default=256, metavar="Q", help="tokens of an image; default: 256")
     parser.add_argument("--max-tokens", type=int, default=MAX_TOKENS, metavar="L", help="of a pack; default: 2048")
     parser.add_argument("--max-images", type=int, metavar="M", help="images in a pack; default: as many as have room")
+    guards.add_guard_flag(parser)
     return parser
 
 
@@ -117,11 +121,11 @@ def recipe_of(args) -> Recipe:
     )
 
 
-def _settings(args, mixture: list[Share], recipe: Recipe) -> dict:
+def _settings(args, mixture: list[Share], recipe: Recipe, guarded: dict) -> dict:
     weights = {f"{share.dataset} {share.task}": share.weight for share in mixture}
     # Where the tokenizer lies does not matter; what it does is in its fingerprint.
     told = {name: value for name, value in asdict(recipe).items() if name not in ("tokenizer", "limit")}
-    return {"stage": args.stage, "samples": args.samples, "weights": weights, **told}
+    return {"stage": args.stage, "samples": args.samples, "weights": weights, "guards": guarded, **told}
 
 
 def _plan(data: str, mixture: list[Share], cleaned: dict[str, dict[str, Manifest]]) -> Iterator[Split]:
@@ -170,7 +174,9 @@ def _groups(pieces: Iterable[dict]) -> Iterator[list[dict]]:
         yield group
 
 
-def finish(output: str, stage: int, spec: str | None, recipe: Recipe, mixture: list[Share]) -> dict:
+def finish(
+    output: str, stage: int, spec: str | None, recipe: Recipe, mixture: list[Share], guarded: dict[str, dict | None]
+) -> dict:
     """Write the tokenizer's copy and `corpus.json`, which makes the folder readable; return the record."""
     folder = OutputFolder(output)
     _copy_tokenizer(spec, folder)
@@ -182,6 +188,7 @@ def finish(output: str, stage: int, spec: str | None, recipe: Recipe, mixture: l
         for name, numbers in datasets.items():
             _add(by_dataset.setdefault(name, {}).setdefault(shards[-1]["task"], {}), numbers)
     record = _record(stage, load_tokenizer(spec).special, recipe, shards, by_dataset, mixture)
+    record["guards"] = guarded  # dataset -> what kept evaluation images out of it; null: nobody recorded it
     folder.write(packs.CORPUS, packs.write_corpus(record))
     return record
 
@@ -262,6 +269,9 @@ def _note(share: Share) -> str:
 
 
 def _print_corpus(record: dict) -> None:
+    for name, guard in record["guards"].items():
+        if guard and guard["unguarded"]:
+            print(f"NOT GUARDED against images of {', '.join(guard['unguarded'])}: {name}")
     print(f"\n{'task':<18}{'packs':>10}{'samples':>12}{'tokens':>14}{'supervised':>14}{'images':>10}{'padding':>9}")
     for task, counts in [*record["tasks"].items(), ("all", record)]:
         print(f"{task:<18}{counts['packs']:>10,}{counts['samples']:>12,}{counts['tokens']:>14,}", end="")

@@ -61,11 +61,13 @@ def main() -> None:
     args.allow_missing |= layout.old_links
     inputs = job.find_inputs(args.input)
     with annotated.user_errors():
-        annotated.check_images(args, needed=not (layout.own_images or all(detect(path) == "tar" for path in inputs)))
+        annotated.check_images(
+            args, dataset, needed=not (layout.own_images or all(detect(path) == "tar" for path in inputs))
+        )
         splits = annotated.as_splits(args, plan_all(inputs, lambda path: _slices(path, layout)))
     longest = args.texts_per_image == "longest" or (args.texts_per_image is None and layout.several_texts)
-    options = {"dataset": dataset, "limit": args.limit, "pictures": annotated.image_options(args)}
-    settings = annotated.common_settings(dataset) | annotated.image_settings(args)
+    options = {"dataset": dataset, "limit": args.limit, "pictures": annotated.image_options(args, dataset)}
+    settings = annotated.common_settings(dataset) | annotated.image_settings(args, dataset)
     settings["texts_per_image"] = "longest" if longest else "all"
     judged_by = {"scores": scores_of(dataset), "rules": rules_of(dataset)}
     if longest:

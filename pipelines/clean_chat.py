@@ -39,12 +39,12 @@ def main() -> None:
     args.rule += [f"too_many_images.max={args.max_images}"] if args.max_images is not None else []
     dataset = dataset_of(args, "clean_chat")
     with annotated.user_errors():
-        annotated.check_images(args, needed=False)
+        annotated.check_images(args, dataset, needed=False)
         slices = plan_all(job.find_inputs(args.input), lambda path: plan(path, ROWS_PER_SPLIT))
         splits = annotated.as_splits(args, slices)
-    pictures = annotated.image_options(args)
+    pictures = annotated.image_options(args, dataset)
     work = annotated.as_work(clean_split, dataset=dataset, limit=args.limit, pictures=pictures)
-    settings = annotated.common_settings(dataset) | annotated.image_settings(args)
+    settings = annotated.common_settings(dataset) | annotated.image_settings(args, dataset)
     job.run("clean_chat", args, splits, settings, work, scores=SCORES, rules=rules_of(dataset))
 
 

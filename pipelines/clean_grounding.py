@@ -53,16 +53,19 @@ def main() -> None:
     dataset = dataset_of(args, "clean_grounding")
     inputs = job.find_inputs(args.input)
     with annotated.user_errors():
-        annotated.check_images(args, needed=True)
+        annotated.check_images(args, dataset, needed=True)
         annotated.check_owners(args, dataset, inputs)
         reader, rows, beside = divide(inputs, dataset.reader)
         splits = annotated.as_splits(args, grounding.READERS[reader].slices(rows), beside)
     options = {"method": args.method, "convention": args.boxes, "keep": tuple(annotated.kept_splits(args))}
     work = annotated.as_work(
-        clean_split, dataset=dataset, reader=reader, limit=args.limit, **options, pictures=annotated.image_options(args)
+        clean_split, dataset=dataset, reader=reader, limit=args.limit, **options,
+        pictures=annotated.image_options(args, dataset),
     )  # fmt: skip
     known = rules_of(dataset)
-    settings = annotated.common_settings(dataset) | annotated.image_settings(args) | options | {"layout": reader}
+    settings = (
+        annotated.common_settings(dataset) | annotated.image_settings(args, dataset) | options | {"layout": reader}
+    )
     job.run("clean_grounding", args, splits, settings, work, scores=SCORES | known.scores(), rules=known)
     _print_audit(OutputFolder(args.output), args.method)
 

@@ -44,18 +44,18 @@ def main() -> None:
     dataset = dataset_of(args, "clean_vqa")
     inputs = job.find_inputs(args.input)
     with annotated.user_errors():
-        annotated.check_images(args, needed=True)
+        annotated.check_images(args, dataset, needed=True)
         annotated.check_owners(args, dataset, inputs)
         layout, rows, beside = divide(inputs, dataset.reader)
         splits = annotated.as_splits(args, vqa.READERS[layout].slices(rows), beside)
     splits_kept = annotated.kept_splits(args)
     work = annotated.as_work(
         clean_split, dataset=dataset, layout=layout, answer=args.answer, keep=tuple(splits_kept), limit=args.limit,
-        pictures=annotated.image_options(args),
+        pictures=annotated.image_options(args, dataset),
     )  # fmt: skip
     settings = (
         annotated.common_settings(dataset)
-        | annotated.image_settings(args)
+        | annotated.image_settings(args, dataset)
         | {
             "answer": args.answer,
             "splits": splits_kept,
@@ -189,7 +189,7 @@ def _with_labels(picture: annotated.Picture, question: VqaRow) -> annotated.Pict
         raise
     except Exception as error:  # a label that no font can draw
         raise Lost(failed("bad_label", why_data(error))) from None
-    return annotated.Picture(EncodedImage(drawn, "png"), picture.width, picture.height)
+    return annotated.Picture(EncodedImage(drawn, "png", picture.image.ids), picture.width, picture.height)
 
 
 def _source(question: VqaRow, row: int) -> dict:

@@ -35,7 +35,7 @@ from corpus.shards import RawSample, read_samples
 from corpus.splits import Sink, Split
 from pipelines.engine import job, two_pass
 from pipelines.engine.thumbnails import Thumbnails
-from pipelines.work import annotated
+from pipelines.work import annotated, guards
 from pipelines.work.datasets import DEDUPLICATED
 from pipelines.work.hash_lists import lines_of, load, store, write_list
 
@@ -83,7 +83,7 @@ def _run(args, inputs: Sequence[str]) -> None:
         raise job.UserError(f"{strange[0]}: the input is a cleaned folder's shards, such as 'cleaned/coyo/*.tar'")
     splits = annotated.as_splits(args, (Slice((path,), "tar") for path in inputs))
     lines = [line for place in args.against for line in lines_of(place)]
-    settings = {
+    settings = guards.of_inputs(inputs) | {
         "against": digest(lines), "each_other": args.each_other, "mark": args.mark,
         "order": DEDUPLICATED.order(), "thresholds": {"distance": [MAX_DISTANCE]},
     }  # fmt: skip

@@ -25,7 +25,7 @@ from corpus.shards import RawSample, keys_in, read_samples
 from corpus.splits import Sink, Split
 from pipelines.engine import job
 from pipelines.engine.thumbnails import thumbnail
-from pipelines.work import scoring
+from pipelines.work import guards, scoring
 from pipelines.work.datasets import SCORED, dataset_of, rule_settings
 
 SCORES = {"clip_score": pa.float64(), "width": pa.int32(), "height": pa.int32()}
@@ -44,8 +44,9 @@ def main() -> None:
     splits = [Split(name, {"url": url}, marks[url]) for url, name in names(inputs).items()]
     rules = {name: given for name, given in dataset.rules.items() if name in SCORED}
     floor = SCORED.active(rules).get("clip_score", {}).get("min")
+    settings = rule_settings(SCORED, rules) | scoring.settings(args) | guards.of_inputs(inputs)
     job.run(
-        "score_clip", args, splits, rule_settings(SCORED, rules) | scoring.settings(args),
+        "score_clip", args, splits, settings,
         lambda split, sink, model: score_split(
             split, sink, model, floor=floor, decoders=args.decoders, limit=args.limit, dataset=dataset
         ),

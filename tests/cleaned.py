@@ -55,7 +55,7 @@ def _annotations(task: str, picture) -> dict:
 def write_cleaned(root: Path, dataset: str, samples: list[Sample], splits: int = 1) -> None:
     """Write a cleaned folder `root/dataset` of so many splits."""
     folder = OutputFolder(str(root / dataset))
-    folder.prepare({"job": "test"})
+    folder.prepare({"job": "test", "guard": {"sets": {}, "exclude": [], "unguarded": []}})
     for number in range(splits):
         split = Split(f"{number:05d}", {})
         with Sink(folder, split, scores={}, settings_digest="", fuse=Fuse()) as sink:

@@ -139,6 +139,9 @@ def grit(path, rows: int = 1) -> str:
     return str(path)
 
 
+GUARDED = ("clean_captions", "clean_vqa", "clean_grounding", "clean_chat")
+
+
 def samples(output) -> dict:
     """Read a job's output folder: key -> Sample; checks on the way that ledgers, shards and manifests agree."""
     found, folder = {}, OutputFolder(str(output))
@@ -168,10 +171,12 @@ def outcomes(output) -> dict:
     return {rule: number for rule, number in sorted(counts.items()) if number}
 
 
-def run_job(module, *flags) -> None:
-    """Run a job's main in this process, as the command line would."""
+def run_job(module, *flags, guarded: bool = False) -> None:
+    """Run a job's main in this process, as the command line would; without evaluation lists, unless `guarded`."""
     import sys
     from unittest import mock
 
+    if module.__name__.rpartition(".")[2] in GUARDED and not guarded and "--exclude" not in flags:
+        flags = (*flags, "--no-guard")
     with mock.patch.object(sys, "argv", [module.__name__, *map(str, flags), "--workers", "0"]):
         module.main()

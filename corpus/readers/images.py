@@ -56,9 +56,13 @@ class ImageFolder:
 
     def read(self, ref: ImageRef) -> bytes:
         """Return the bytes of the first of the ref's names that is there. Raises BadImage `image_missing` or kin."""
+        return self.find(ref)[1]
+
+    def find(self, ref: ImageRef) -> tuple[str, bytes]:
+        """Return the name under which an image lies here, and its bytes. Raises BadImage."""
         for name in ref.names:
             if found := self._find(PurePosixPath(name)):
-                return _read_whole(found)
+                return os.path.basename(found), _read_whole(found)
         raise BadImage("image_missing", " or ".join(ref.names)[:200])
 
     def _find(self, wanted: PurePosixPath) -> str | None:
@@ -105,14 +109,18 @@ class ImageShards:
 
     def read(self, ref: ImageRef) -> bytes:
         """Return the bytes of the image with one of the ref's names, else with its URL. Raises BadImage."""
+        return self.find(ref)[1]
+
+    def find(self, ref: ImageRef) -> tuple[str, bytes]:
+        """Return the name under which an image lies here, and its bytes. Raises BadImage."""
         if ref.url in self._by_url:
-            return self._bytes(self._by_url[ref.url])
+            return self._by_url[ref.url], self._bytes(self._by_url[ref.url])
         for name in ref.names:
             for candidate in (name.rpartition(".")[0], name, PurePosixPath(name).stem, PurePosixPath(name).name):
                 if candidate in self._ambiguous:
                     raise BadImage("ambiguous_image", f"{name} stands in several shards")
                 if candidate in self._by_name:
-                    return self._bytes(candidate)
+                    return candidate, self._bytes(candidate)
         raise BadImage("image_missing", " or ".join([*ref.names, *([ref.url] if ref.url else [])])[:200])
 
     def _scan(self, shard: str) -> None:

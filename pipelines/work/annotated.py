@@ -15,7 +15,6 @@ from corpus.catalog import Dataset
 from corpus.folder import digest
 from corpus.inputs import fingerprint, names
 from corpus.readers.boundary import made_of
-from corpus.readers.exclude import Excluded, load_excluded
 from corpus.readers.images import open_images
 from corpus.readers.rows import BadFile, BadRow, ImageRef
 from corpus.readers.slices import Slice, held, read
@@ -23,6 +22,7 @@ from corpus.records import BadImage, EncodedImage, decode_image, image_header
 from corpus.splits import Sink, Split
 from corpus.verdicts import Lost, dropped
 from pipelines.engine import job
+from pipelines.work import guards
 from pipelines.work.datasets import JOBS, rule_settings, rules_of
 
 IMAGE_SCORES = {"width": pa.int32(), "height": pa.int32()}
@@ -30,7 +30,7 @@ VG_IMAGES = "image_data.json"  # Visual Genome's list of images, which names the
 
 
 def add_image_flags(parser: argparse.ArgumentParser) -> None:
-    """Add --images, --exclude, --allow-missing and --decode."""
+    """Add --images, --exclude, --no-guard, --allow-missing and --decode."""
     parser.add_argument(
         "--images", metavar="DIR_OR_SHARDS", help="folder (however nested), .tar or glob of .tar with the images"
     )
@@ -38,6 +38,7 @@ def add_image_flags(parser: argparse.ArgumentParser) -> None:
         "--exclude", nargs="+", action="extend", default=[], metavar="FILE",
         help="images that must not be trained on: lists of ids and perceptual hashes, RefCOCO's refs(*).p, COCO JSON",
     )  # fmt: skip
+    guards.add_guard_flag(parser)
     parser.add_argument(
         "--allow-missing", action="store_true", help="drop rows whose image is not there; by default that is an error"
     )  # fmt: skip
@@ -56,12 +57,11 @@ def kept_splits(args: argparse.Namespace) -> list[str]:
     return sorted(set(args.splits or ["train"]))
 
 
-def image_settings(args: argparse.Namespace) -> dict:
-    """Return what the image flags add to a job's settings; lists count by their content."""
-    lists = [fingerprint(path, by_content=True) for path in excluded_lists(args)]
+def image_settings(args: argparse.Namespace, dataset: Dataset) -> dict:
+    """Return what the image flags add to a job's settings."""
     return {
         "images": _absolute(args.images),
-        "exclude": lists,
+        guards.GUARD: guards.settings(args, dataset),
         "decode": args.decode,
         "allow_missing": args.allow_missing,
     }
@@ -166,15 +166,14 @@ class Picture:
 class Pictures:
     """Finds images, checks their headers and keeps excluded ones out; remembers the last few, since rows share them."""
 
-    def __init__(self, *, location: str | None, exclude: Sequence[str], decode: bool, allow_missing: bool):
+    def __init__(self, *, location: str | None, guard: Mapping, decode: bool, allow_missing: bool):
         self._location, self._decode, self._allow_missing = location, decode, allow_missing
-        self._excluded = _excluded(tuple(exclude))
+        self._guard = guards.Guard(**guard)
         self._load = functools.lru_cache(maxsize=8)(self._checked)
 
     def load(self, ref: ImageRef) -> Picture:
         """Return the image of a ref. Raises Lost: an error, or a drop where it must not be used."""
-        if found := self._excluded.match(ref):
-            raise Lost(dropped("excluded_image", detail=found))
+        self._guard.check(ref)
         result = self._load(ref)
         if isinstance(result, Exception):
             raise result.with_traceback(None)
@@ -182,57 +181,30 @@ class Pictures:
 
     def _checked(self, ref: ImageRef) -> Picture | Exception:
         try:
-            data = ref.data if ref.data is not None else self._read(ref)
+            name, data = ("", ref.data) if ref.data is not None else self._find(ref)
+            self._guard.check_name(name)
             ext, width, height = image_header(data)
             if self._decode:
                 decode_image(data)
-            if self._excluded.hashes:
-                _refuse_near(data, tuple(self._excluded.hashes))
-            return Picture(EncodedImage(data, ext), width, height)
+            if self._guard.looks:
+                self._guard.check_looks(data)
+            return Picture(EncodedImage(data, ext, guards.all_ids(ref)), width, height)
         except Lost as lost:
             missing = lost.kind == "image_missing" and self._allow_missing
             return Lost(dropped("image_missing", detail=str(lost))) if missing else lost
 
-    def _read(self, ref: ImageRef) -> bytes:
+    def _find(self, ref: ImageRef) -> tuple[str, bytes]:
         if self._location is None:
             raise BadImage(
                 "image_missing", f"no --images given, but the row names {' or '.join(ref.names) or ref.url}"[:200]
             )
-        return open_images(self._location).read(ref)
+        return open_images(self._location).find(ref)
 
 
-@functools.lru_cache(maxsize=2)
-def _excluded(paths: tuple[str, ...]) -> Excluded:
-    return load_excluded(list(paths))
-
-
-def _refuse_near(data: bytes, hashes: tuple[str, ...]) -> None:
-    """Raise Lost when the image is nearly the same as one whose perceptual hash is on a list."""
-    from cleaners.dedup import MAX_DISTANCE
-    from cleaners.phash import hash_views
-
-    views = hash_views(decode_image(data))
-    near = _matcher(hashes).nearest(views) if views else None
-    if near:
-        raise Lost(dropped("near_excluded_image", near[1], MAX_DISTANCE, f"phash:{hashes[near[0]]}"))
-
-
-@functools.lru_cache(maxsize=2)
-def _matcher(hashes: tuple[str, ...]):
-    from cleaners.dedup import matcher_of_hex
-
-    return matcher_of_hex(hashes)
-
-
-def excluded_lists(args: argparse.Namespace) -> tuple[str, ...]:
-    """Return the files of --exclude."""
-    return tuple(job.find_inputs(args.exclude)) if args.exclude else ()
-
-
-def image_options(args: argparse.Namespace) -> dict:
+def image_options(args: argparse.Namespace, dataset: Dataset) -> dict:
     """Return the arguments of a split's Pictures."""
     return {
-        "location": _absolute(args.images), "exclude": excluded_lists(args), "decode": args.decode,
+        "location": _absolute(args.images), "guard": guards.options(args, dataset), "decode": args.decode,
         "allow_missing": args.allow_missing,
     }  # fmt: skip
 
@@ -241,20 +213,19 @@ def _absolute(path: str | None) -> str | None:
     return path if path is None or "://" in path else os.path.abspath(path)  # a worker may run elsewhere
 
 
-def check_images(args: argparse.Namespace, needed: bool) -> None:
-    """Fail at once, not a split at a time, when the images or the exclusion lists cannot be read."""
+def check_images(args: argparse.Namespace, dataset: Dataset, needed: bool) -> None:
+    """Fail at once, not a split at a time: images or lists that cannot be read, evaluation images that nobody knows."""
     with user_errors():
         if args.images is not None:
             open_images(args.images)
         elif needed:
             raise job.UserError("--images is missing: name the folder or the shards that hold the dataset's images")
-        _excluded(excluded_lists(args))
+        guards.kept_out(args, dataset)
 
 
 def check_owners(args: argparse.Namespace, dataset: Dataset, inputs: Sequence[str]) -> None:
     """Refuse to guard Visual Genome images by COCO ids without the table that says which COCO photo each one is."""
-    banned = _excluded(excluded_lists(args)).ids
-    by_coco = any(identity.startswith("coco:") for identity in banned)
+    by_coco = any(identity.startswith("coco:") for identity in guards.kept_out(args, dataset))
     reader = JOBS[dataset.job].readers[dataset.reader]
     if reader.visual_genome and by_coco and not _named(inputs, VG_IMAGES):
         raise job.UserError(

@@ -22,6 +22,7 @@ from corpus.ledger import DROPPED, KEPT, schema
 from corpus.mixture import copies, positions
 from corpus.packing import plan_packs
 from corpus.pieces import Encoded, Encoder
+from corpus.readers.names import owners_ids
 from corpus.records import BadImage, EncodedImage, Sample, from_members, image_header
 from corpus.shards import IndexedShard
 from corpus.splits import Sink, Split
@@ -60,6 +61,7 @@ class Candidate:
     place: tuple[int, int]
     encoded: Encoded
     shapes_dropped: int
+    ids: list[str]  # of its images, as their owners call them
 
 
 def build_split(split: Split, sink: Sink, recipe: Recipe) -> None:
@@ -120,13 +122,14 @@ class _Builder:
 
     def _take(self, row: "_Row", shard: IndexedShard) -> None:
         try:
-            made = list(self._make(_read_sample(shard, row)))
+            sample = _read_sample(shard, row)
+            made = list(self._make(sample))
         except BadSample as error:
             self._sink.lose(row.key + row.mark, row.row, error.verdict, dataset=row.dataset)
             return
         self._sink.splits(row.row, len(made))
         for suffix, result, shapes_dropped in made:
-            self._settle(row, suffix, result, shapes_dropped)
+            self._settle(row, suffix, result, shapes_dropped, _ids_of(sample))
 
     def _make(self, sample: Sample) -> Iterator[tuple[str, Encoded | Unfit, int]]:
         """Yield (key suffix, tokens or why not, shapes dropped) for the samples that a cleaned one becomes."""
@@ -145,11 +148,12 @@ class _Builder:
                 else:
                     yield result.suffix, self._encoder.encode(result.pieces), result.shapes_dropped
 
-    def _settle(self, row: "_Row", suffix: str, result: Encoded | Unfit, shapes_dropped: int) -> None:
+    def _settle(self, row: "_Row", suffix: str, result: Encoded | Unfit, shapes_dropped: int, ids: list[str]) -> None:
         key, of = row.key + row.mark + suffix, row.key + suffix
         unfit = result if isinstance(result, Unfit) else self._too_large(result)
         if unfit is None:
-            self._candidates.append(Candidate(key, of, row.row, row.dataset, row.place, result, shapes_dropped))
+            candidate = Candidate(key, of, row.row, row.dataset, row.place, result, shapes_dropped, ids)
+            self._candidates.append(candidate)
         else:
             self._sink.lose(key, row.row, unfit.verdict, dataset=row.dataset)
 
@@ -182,7 +186,7 @@ class _Builder:
             length, used = len(candidate.encoded.tokens), self._images(candidate)
             indices = list(range(len(images), len(images) + len(used)))
             entry = {"key": candidate.key, "dataset": candidate.dataset, "start": start, "length": length}
-            samples.append(entry | {"images": indices})
+            samples.append(entry | {"images": indices} | ({"ids": candidate.ids} if candidate.ids else {}))
             images += used
             start += length
         tokens = np.concatenate([c.encoded.tokens for c in members])
@@ -221,6 +225,12 @@ def _kept_keys(folder: str, split: str) -> list[str]:
     output = OutputFolder(folder)
     table = output.table(output.manifest(split), columns=["key", "outcome"])
     return table["key"].filter(pc.equal(table["outcome"], KEPT)).to_pylist()
+
+
+def _ids_of(sample: Sample) -> list[str]:
+    """Return the owners' ids of a sample's images; of a crawled one, what its address gives away."""
+    ids = [identity for image in sample.images for identity in image.ids]
+    return list(dict.fromkeys([*ids, *owners_ids(str(sample.source.get("url") or ""))]))
 
 
 def _read_sample(shard: IndexedShard, row: _Row) -> Sample:

@@ -7,6 +7,7 @@ a shorter one where it stands whole.
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -44,25 +45,25 @@ class Texts:
     """Finds which of many evaluation texts, given as entries, stand in a training text."""
 
     def __init__(self, entries: Iterable[str], fewest: int = FEWEST):
-        self._needed, self._lengths, owners = [], set(), {}
+        self._needed, self._lengths = [], set()
+        self._owners: dict[int, list[int]] = {}
         for number, (length, hashes) in enumerate(map(_read, entries)):
             self._needed.append(max(1, int(np.ceil(SHARE * len(hashes) - 1e-9))))
             if length + len(hashes) - 1 >= fewest:
                 self._lengths.add(length)
                 for value in hashes:
-                    owners.setdefault(value, []).append(number)
-        self._owners = owners
+                    self._owners.setdefault(value, []).append(number)
 
     def __len__(self) -> int:
         return len(self._needed)
 
     def within(self, text: str) -> list[int]:
         """Return the numbers of the entries that stand in a text, in order."""
-        words, found = words_of(text), {}
+        words, found = words_of(text), Counter[int]()
         for length in self._lengths:
             for value in set(runs(words, length)):
                 for number in self._owners.get(value, ()):
-                    found[number] = found.get(number, 0) + 1
+                    found[number] += 1
         return sorted(number for number, count in found.items() if count >= self._needed[number])
 
 

@@ -125,7 +125,7 @@ def from_members(members: dict[str, bytes]) -> Sample:
     if "json" not in members:
         raise ValueError(f"not a sample of ours: it has members {sorted(members)}, but no json")
     record = load_json(members["json"])
-    if why := misfit(record, _Record):
+    if (why := misfit(record, _Record)) or not isinstance(record, dict):
         raise ValueError(f"not a sample of ours: {why}")
     names = [name for name in sorted(members) if name.rpartition(".")[2] in IMAGE_EXTENSIONS]
     ids = [*record.pop("image_ids", []), *([] for _ in names)]

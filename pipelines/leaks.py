@@ -17,7 +17,7 @@ from pathlib import Path
 if __name__ == "__main__":  # run as a script: the checkout's root, not pipelines/, holds the packages
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from cleaners.dedup import MAX_DISTANCE, matcher_of_hex
+from cleaners.dedup import MAX_DISTANCE, Matcher, matcher_of_hex
 from cleaners.overlap import FEWEST, RUN, Texts
 from cleaners.phash import VIEWS, hash_views
 from corpus.packs import Pack, StageFolder, WrongCorpus
@@ -76,16 +76,16 @@ def search(stage: StageFolder, evaluation: Excluded, words: int = RUN, workers: 
         yield from (leak for leaks in pool.map(_search, starts) for leak in leaks)
 
 
-_searcher: "Searcher | None" = None  # of this process
+_searchers: list["Searcher"] = []  # the last is this process's
 
 
 def _open(path: str, evaluation: Excluded, words: int) -> None:
-    global _searcher
-    _searcher = Searcher(StageFolder(path), evaluation, words)
+    _searchers.append(Searcher(StageFolder(path), evaluation, words))
 
 
 def _search(start: int) -> list[dict]:
-    return [leak for i in range(start, min(start + PACKS_AT_ONCE, len(_searcher.stage))) for leak in _searcher.of(i)]
+    searcher = _searchers[-1]
+    return [leak for i in range(start, min(start + PACKS_AT_ONCE, len(searcher.stage))) for leak in searcher.of(i)]
 
 
 class Searcher:
@@ -99,7 +99,7 @@ class Searcher:
     def of(self, number: int) -> Iterator[dict]:
         """Yield the leaks of a pack."""
         pack = self.stage[number]
-        near = [self._near(data) for data in pack.images] if self._matcher else []
+        near = [self._near(data, self._matcher) for data in pack.images] if self._matcher else []
         for sample in pack.samples:
             where = {"sample": sample["key"], "pack": pack.key}
             for identity in sample.get("ids", []):
@@ -111,12 +111,12 @@ class Searcher:
             for entry in self._texts.within(self._text(pack, sample)):
                 yield where | {"by": "text", "of": f"text {entry}"}
 
-    def _near(self, data: bytes) -> tuple[str, int] | None:
+    def _near(self, data: bytes, matcher: Matcher) -> tuple[str, int] | None:
         try:
             hashes = hash_views(decode_image(data))
         except BadImage:
             return None
-        found = self._matcher.nearest(hashes) if hashes else None
+        found = matcher.nearest(hashes) if hashes else None
         return (f"image {found[0] // VIEWS}", found[1]) if found else None
 
     def _text(self, pack: Pack, sample: dict) -> str:

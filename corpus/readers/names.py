@@ -37,5 +37,5 @@ def flickr_id(url: str) -> str | None:
 def owners_ids(path: str) -> Iterator[str]:
     """Yield the ids ("coco:9", "vg:107", "openimages:...", "flickr:...") that an image's path or address gives away."""
     yield from (f"{owner}:{found[1]}" for owner, pattern in _OWNED if (found := pattern.search(path)))
-    if found := flickr_id(path):
-        yield found
+    if photo := flickr_id(path):
+        yield photo

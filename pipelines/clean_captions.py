@@ -50,7 +50,8 @@ _FIRST_PASS = pa.schema(
 )
 _EXAMPLE = (
     "python pipelines/clean_captions.py --dataset coco-caption --images coco/train2014 \\\n"
-    "      --input annotations/captions_train2014.json --output cleaned/coco-caption"
+    "      --input annotations/captions_train2014.json --output cleaned/coco-caption \\\n"
+    "      --exclude annotations/captions_val2014.json"
 )
 
 

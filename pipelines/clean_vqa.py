@@ -35,7 +35,8 @@ TWO_PART = "vqav2"  # the layout of a file with questions and one with annotatio
 SCORES = annotated.IMAGE_SCORES | {"answers": pa.int32(), "agreement": pa.float64()}
 _EXAMPLE = (
     "python pipelines/clean_vqa.py --dataset vqav2 --images coco/train2014 --output cleaned/vqav2 \\\n"
-    "      --input v2_OpenEnded_mscoco_train2014_questions.json v2_mscoco_train2014_annotations.json"
+    "      --input v2_OpenEnded_mscoco_train2014_questions.json v2_mscoco_train2014_annotations.json \\\n"
+    "      --exclude captions_val2014.json"
 )
 
 

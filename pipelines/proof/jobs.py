@@ -117,8 +117,10 @@ def table(out: Path, server: BadServer) -> list[Job]:
         _job(f"clean_captions.py --dataset cc12m --input '{raw}/en/*.tar'"),
         _job(f"clean_text.py --input '{raw}/texts/*.txt'"),
         _job(f"clean_chat.py --dataset chat-sft --input {raw}/dialogues/chat.json --images {raw}/dialogues/images"),
-        _job(f"clean_vqa.py --dataset vgqa --decode --input '{raw}/genome/qa-*' --images {raw}/genome/images"),
-        _job(f"clean_grounding.py --dataset visual-genome --input '{raw}/genome/reg*' --images {raw}/genome/images"),
+        _job(f"clean_vqa.py --dataset vgqa --decode --input '{raw}/genome/qa-*' "
+             f"--images {raw}/genome/images --no-guard"),
+        _job(f"clean_grounding.py --dataset visual-genome --input '{raw}/genome/reg*' "
+             f"--images {raw}/genome/images --no-guard"),
         _job("fetch_images.py --dataset laion-en --allow-private --timeout 6 --retries 1 --max-bytes 1000000 "
              f"--input '{raw}/urls/*'", server=server),
         _job(f"render_pdf.py --dataset common-crawl-pdf --input '{raw}/documents/*.pdf'"),

@@ -1,6 +1,7 @@
 """Evaluation images stay out of training data by default: jobs refuse, or keep them out, and the corpus tells which."""
 
 import json
+from typing import get_args
 
 import pytest
 
@@ -13,6 +14,7 @@ from corpus.readers.exclude import load_excluded
 from corpus.readers.names import owners_ids
 from pipelines import build_stage, clean_captions, clean_chat, clean_grounding, clean_vqa, dedup, guard
 from pipelines.engine import job
+from pipelines.recipe.shape import Entry
 from tests.published import jpeg, outcomes, picture, put_images, put_json, refcoco, run_job, samples
 
 COCO_SETS = ("coco-val2014", "refcoco", "refcoco-plus", "refcocog")
@@ -264,3 +266,8 @@ def test_the_catalog_knows_the_pools(tmp_path):
     )
     with pytest.raises(CatalogError, match="no pool 'cocoa'.*did you mean 'coco'"):
         load_catalog(tmp_path / "c.yaml")
+
+
+def test_recipes_know_the_same_pools():
+    (names,) = [kind for kind in get_args(Entry.__annotations__["pools"]) if kind is not type(None)]
+    assert get_args(get_args(names)[0]) == evaluation.POOLS

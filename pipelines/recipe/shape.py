@@ -32,6 +32,8 @@ class Entry(_Shape):
     """Raw files: paths, globs or URLs; relative ones lie below a recipe's `raw`, or a catalog's `data`."""
     images: str | None = None
     """Folder or shards with the images, where they lie beside `input`."""
+    pools: list[Literal["coco", "visual-genome", "flickr", "openimages", "vizwiz"]] | None = None
+    """Whose images they are, where evaluation sets have some too."""
     output: str | None = None
     """Of a catalog: where the cleaned data go. A recipe has one output root."""
     columns: dict[str, str | None] | None = None

@@ -346,3 +346,8 @@ def test_editors_accept_what_ships_and_refuse_what_is_wrong(here):
 
 def test_a_dataset_without_one_right_step_is_told_as_such(here):
     assert problems(GOOD.replace('"*.tar"}', '"*.tar", do: [render]}'))[0].startswith("r.yaml:5: no step 'render'")
+
+
+def test_the_readme_shows_the_demos_recipe():
+    lines = (ROOT / "recipes" / "demo.yaml").read_text().splitlines()
+    assert "\n".join(line for line in lines if not line.startswith("#")) in (ROOT / "README.md").read_text()

@@ -6,6 +6,7 @@ special tags go first, before HTML cleaning would hide them; of several texts fo
 the whole dataset.
 """
 
+import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,7 +36,8 @@ from corpus.verdicts import KEPT, Lost, Verdict, dropped, failed
 from pipelines.engine import job, two_pass
 from pipelines.engine.thumbnails import Thumbnails
 from pipelines.work import annotated
-from pipelines.work.datasets import add_rule_flag, dataset_of, rules_of
+from pipelines.work.datasets import add_rule_flag, rules_of
+from pipelines.work.places import clean_each
 
 ROWS_PER_SPLIT = 20_000
 ROWS_AT_ONCE = 512
@@ -57,7 +59,10 @@ _EXAMPLE = (
 
 def main() -> None:
     args = _parser().parse_args()
-    dataset = dataset_of(args, "clean_captions")
+    clean_each("clean_captions", args, _clean)
+
+
+def _clean(args: argparse.Namespace, dataset: Dataset) -> None:
     layout = captions.READERS[dataset.reader]
     args.allow_missing |= layout.old_links
     inputs = job.find_inputs(args.input)
@@ -81,7 +86,7 @@ def main() -> None:
 
 
 def _parser():
-    parser = job.parser(__doc__, _EXAMPLE)
+    parser = job.parser(__doc__, _EXAMPLE, from_catalog=True)
     annotated.add_image_flags(parser)
     add_rule_flag(parser)
     parser.add_argument(

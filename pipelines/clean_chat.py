@@ -5,6 +5,7 @@ The layouts are told apart row by row. Images may stand anywhere in a turn and m
 "Picture N:" before each and the rest of ChatML.
 """
 
+import argparse
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,7 +26,8 @@ from corpus.verdicts import Lost
 from pipelines.engine import job
 from pipelines.engine.thumbnails import Thumbnails, thumbnail
 from pipelines.work import annotated
-from pipelines.work.datasets import add_rule_flag, dataset_of, rules_of
+from pipelines.work.datasets import add_rule_flag, rules_of
+from pipelines.work.places import clean_each
 
 ROWS_PER_SPLIT = 10_000
 SCORES = {"turns": pa.int32(), "pictures": pa.int32(), "characters": pa.int32()}
@@ -37,7 +39,10 @@ _EXAMPLE = (
 def main() -> None:
     args = _parser().parse_args()
     args.rule += [f"too_many_images.max={args.max_images}"] if args.max_images is not None else []
-    dataset = dataset_of(args, "clean_chat")
+    clean_each("clean_chat", args, _clean)
+
+
+def _clean(args: argparse.Namespace, dataset: Dataset) -> None:
     with annotated.user_errors():
         annotated.check_images(args, dataset, needed=False)
         slices = plan_all(job.find_inputs(args.input), lambda path: plan(path, ROWS_PER_SPLIT))
@@ -49,7 +54,7 @@ def main() -> None:
 
 
 def _parser():
-    parser = job.parser(__doc__, _EXAMPLE, dataset="chat-sft")
+    parser = job.parser(__doc__, _EXAMPLE, dataset="chat-sft", from_catalog=True)
     annotated.add_image_flags(parser)
     parser.add_argument(
         "--max-images", type=int, metavar="N",

@@ -5,6 +5,7 @@ A row becomes one sample with its phrases and their boxes; build_stage.py makes 
 (GRIT), referring expressions and region captions. GRIT's recursive boxes are resolved so that most boxes stay.
 """
 
+import argparse
 import functools
 import sys
 from collections.abc import Mapping, Sequence
@@ -32,7 +33,8 @@ from corpus.verdicts import DROPPED, ERROR, Lost, Verdict, dropped, failed
 from pipelines.engine import job
 from pipelines.engine.thumbnails import Thumbnails
 from pipelines.work import annotated
-from pipelines.work.datasets import add_rule_flag, dataset_of, rules_of
+from pipelines.work.datasets import add_rule_flag, rules_of
+from pipelines.work.places import clean_each
 
 ROWS_AT_ONCE = 512
 SCORES = annotated.IMAGE_SCORES | {
@@ -50,7 +52,10 @@ _EXAMPLE = (
 
 def main() -> None:
     args = _parser().parse_args()
-    dataset = dataset_of(args, "clean_grounding")
+    clean_each("clean_grounding", args, _clean)
+
+
+def _clean(args: argparse.Namespace, dataset: Dataset) -> None:
     inputs = job.find_inputs(args.input)
     with annotated.user_errors():
         annotated.check_images(args, dataset, needed=True)
@@ -71,7 +76,7 @@ def main() -> None:
 
 
 def _parser():
-    parser = job.parser(__doc__, _EXAMPLE)
+    parser = job.parser(__doc__, _EXAMPLE, from_catalog=True)
     annotated.add_image_flags(parser)
     annotated.add_split_flag(parser)
     add_rule_flag(parser)

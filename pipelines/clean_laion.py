@@ -7,6 +7,7 @@ fetch_images.py; a later run over the downloaded shards completes the rules, and
 ledger leads back to the first one's `key`.
 """
 
+import argparse
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -34,8 +35,9 @@ from corpus.splits import Sink, Split
 from pipelines.engine import job
 from pipelines.work import scoring
 from pipelines.work.clip_rule import ClipRule
-from pipelines.work.datasets import add_rule_flag, dataset_of, rule_settings, rules_of
+from pipelines.work.datasets import add_rule_flag, rule_settings, rules_of
 from pipelines.work.pairs import PairCleaner, with_texts
+from pipelines.work.places import clean_each
 
 ROWS_PER_SPLIT = 1_000_000  # of a parquet file; a fixed number, so that splits do not depend on the workers
 _EXAMPLE = "python pipelines/clean_laion.py --dataset laion-en --input 'raw/*.tar' --output cleaned/laion-en"
@@ -43,7 +45,10 @@ _EXAMPLE = "python pipelines/clean_laion.py --dataset laion-en --input 'raw/*.ta
 
 def main() -> None:
     args = _parser().parse_args()
-    dataset = dataset_of(args, "clean_laion")
+    clean_each("clean_laion", args, _clean)
+
+
+def _clean(args: argparse.Namespace, dataset: Dataset) -> None:
     inputs = _without_sidecars(job.find_inputs(args.input))
     splits = list(_plan(inputs, dataset, args.by_content))
     if splits and all(split.source["kind"] == "unreadable" for split in splits):
@@ -62,7 +67,7 @@ def main() -> None:
 
 
 def _parser():
-    parser = job.parser(__doc__, _EXAMPLE)
+    parser = job.parser(__doc__, _EXAMPLE, from_catalog=True)
     parser.add_argument("--images", metavar="DIR", help="folder below which a parquet's image paths lie")
     parser.add_argument("--decode", action="store_true", help="decode every kept image, to find damage inside")
     scoring.add_flags(parser)

@@ -5,6 +5,7 @@ Broken Unicode is mended or the document dropped, too short and too long ones ar
 duplicates (MinHash) the first is kept, over the whole dataset.
 """
 
+import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -31,7 +32,8 @@ from corpus.splits import Sink, Split
 from corpus.verdicts import Verdict, dropped, failed
 from pipelines.engine import job, two_pass
 from pipelines.work import annotated
-from pipelines.work.datasets import add_rule_flag, dataset_of, rules_of
+from pipelines.work.datasets import add_rule_flag, rules_of
+from pipelines.work.places import clean_each
 
 ROWS_PER_SPLIT = 20_000
 ROWS_AT_ONCE = 256
@@ -56,7 +58,10 @@ def main() -> None:
     args.rule += [f"{parameter}={value}" for parameter, value in given.items() if value is not None]
     if args.duplicates == "keep":
         args.rule += ["exact_duplicate=off", "near_duplicate=off"]
-    dataset = dataset_of(args, "clean_text")
+    clean_each("clean_text", args, _clean)
+
+
+def _clean(args: argparse.Namespace, dataset: Dataset) -> None:
     with annotated.user_errors():
         inputs = job.find_inputs(args.input)
         splits = annotated.as_splits(args, plan_all(inputs, lambda path: _slices(path, args.document)))
@@ -72,7 +77,7 @@ def main() -> None:
 
 
 def _parser():
-    parser = job.parser(__doc__, _EXAMPLE, dataset="in-house-text")
+    parser = job.parser(__doc__, _EXAMPLE, dataset="in-house-text", from_catalog=True)
     add = parser.add_argument
     add(
         "--document", choices=("line", "file"), default="line", help="what is a document in a .txt file (default: line)"

@@ -5,6 +5,7 @@ Name the files as their owners publish them: questions and, where they are apart
 training data is kept unless --splits says otherwise; --exclude keeps test and validation images out.
 """
 
+import argparse
 import functools
 import sys
 from collections.abc import Callable, Mapping
@@ -29,7 +30,8 @@ from corpus.verdicts import Lost, dropped, failed
 from pipelines.engine import job
 from pipelines.engine.thumbnails import Thumbnails
 from pipelines.work import annotated
-from pipelines.work.datasets import add_rule_flag, dataset_of, rules_of
+from pipelines.work.datasets import add_rule_flag, rules_of
+from pipelines.work.places import clean_each
 
 TWO_PART = "vqav2"  # the layout of a file with questions and one with annotations
 SCORES = annotated.IMAGE_SCORES | {"answers": pa.int32(), "agreement": pa.float64()}
@@ -42,7 +44,10 @@ _EXAMPLE = (
 
 def main() -> None:
     args = _parser().parse_args()
-    dataset = dataset_of(args, "clean_vqa")
+    clean_each("clean_vqa", args, _clean)
+
+
+def _clean(args: argparse.Namespace, dataset: Dataset) -> None:
     inputs = job.find_inputs(args.input)
     with annotated.user_errors():
         annotated.check_images(args, dataset, needed=True)
@@ -67,7 +72,7 @@ def main() -> None:
 
 
 def _parser():
-    parser = job.parser(__doc__, _EXAMPLE)
+    parser = job.parser(__doc__, _EXAMPLE, from_catalog=True)
     annotated.add_image_flags(parser)
     annotated.add_split_flag(parser)
     add_rule_flag(parser)

@@ -7,6 +7,7 @@ that the page lies in, and from nowhere else. A tall page is cut into page-like 
 Ledger: one row per page (a kept page: one per window).
 """
 
+import argparse
 import sys
 import tempfile
 from dataclasses import asdict
@@ -17,11 +18,13 @@ from pathlib import Path
 if __name__ == "__main__":  # run as a script: the checkout's root, not pipelines/, holds the packages
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from corpus.catalog import Dataset
 from corpus.ledger import Fuse
 from corpus.splits import Sink, Split
 from pipelines.engine import job
 from pipelines.work import documents, pages
-from pipelines.work.datasets import add_rule_flag, dataset_of, rule_settings, rules_of
+from pipelines.work.datasets import add_rule_flag, rule_settings, rules_of
+from pipelines.work.places import clean_each
 from renderers import sentry
 from renderers.browsers import find_browser
 from renderers.charset import decode_html
@@ -42,7 +45,10 @@ _FUSE = Fuse(in_a_row=1000, share=0.95)
 
 def main() -> None:
     args = _parser().parse_args()
-    dataset = dataset_of(args, "render_html")
+    clean_each("render_html", args, _clean)
+
+
+def _clean(args: argparse.Namespace, dataset: Dataset) -> None:
     thresholds = pages.thresholds(rules_of(dataset), dataset.rules)
     drawing = HtmlSettings(
         args.width, args.viewport_height, args.max_height, plain=1.0 if args.no_themes else HtmlSettings.plain,
@@ -68,7 +74,7 @@ def main() -> None:
 
 
 def _parser():
-    parser = job.parser(__doc__, _EXAMPLE, dataset="common-crawl-html")
+    parser = job.parser(__doc__, _EXAMPLE, dataset="common-crawl-html", from_catalog=True)
     parser.add_argument(
         "--chromium", metavar="PATH", help="default: $CHROMIUM, Chromium, Chrome, a snap's or Playwright's"
     )

@@ -7,6 +7,7 @@ cut into windows that fit a training sample. Ledger: one row per page (a kept pa
 document that could not be opened.
 """
 
+import argparse
 import sys
 from dataclasses import asdict
 from functools import partial
@@ -16,11 +17,13 @@ from pathlib import Path
 if __name__ == "__main__":  # run as a script: the checkout's root, not pipelines/, holds the packages
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from corpus.catalog import Dataset
 from corpus.ledger import Fuse
 from corpus.splits import Sink, Split
 from pipelines.engine import job
 from pipelines.work import documents, pages
-from pipelines.work.datasets import add_rule_flag, dataset_of, rule_settings, rules_of
+from pipelines.work.datasets import add_rule_flag, rule_settings, rules_of
+from pipelines.work.places import clean_each
 from renderers.pdf import PdfSettings
 from renderers.pdf_process import Failed, Limits, PdfProcess
 
@@ -31,7 +34,10 @@ _FUSE = Fuse(in_a_row=2000, share=0.95)
 
 def main() -> None:
     args = _parser().parse_args()
-    dataset = dataset_of(args, "render_pdf")
+    clean_each("render_pdf", args, _clean)
+
+
+def _clean(args: argparse.Namespace, dataset: Dataset) -> None:
     thresholds = pages.thresholds(rules_of(dataset), dataset.rules)
     drawing = PdfSettings(args.dpi, args.longest_side, args.file_order)
     output = pages.output_settings(args, thresholds)
@@ -48,7 +54,7 @@ def main() -> None:
 
 
 def _parser():
-    parser = job.parser(__doc__, _EXAMPLE, dataset="common-crawl-pdf")
+    parser = job.parser(__doc__, _EXAMPLE, dataset="common-crawl-pdf", from_catalog=True)
     parser.add_argument("--dpi", type=int, default=PdfSettings.dpi, help="default: %(default)s")
     parser.add_argument(
         "--longest-side", type=int, default=PdfSettings.longest_side, metavar="PIXELS",

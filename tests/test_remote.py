@@ -144,6 +144,31 @@ def test_ray_job_submit_both_ways(crawl, head, tmp_path):
 
 
 @pytest.mark.slow
+def test_the_lines_without_places_take_them_from_the_catalog(crawl, head, tmp_path):
+    checkout, environment = head
+    nothing = submit(checkout, environment, "pipelines/clean_laion.py")
+    said = nothing.stdout + nothing.stderr
+    assert nothing.returncode != 0 and "there are no raw data of any clean_laion dataset" in said, said
+    assert said.count("  python pipelines/clean_laion.py") == 3 and "usage:" not in said
+    shutil.copytree(crawl, tmp_path / "raw" / "laion-en")
+    with open(checkout / "catalog.yaml", "a") as catalog:
+        catalog.write(f"\ndata: {tmp_path}\n")
+    bare = submit(checkout, environment, "pipelines/clean_laion.py")
+    assert bare.returncode == 0, bare.stdout + bare.stderr
+    assert (
+        f"cleaning laion-en to {tmp_path}/cleaned/laion-en" in bare.stdout and "skipping coyo: no file" in bare.stdout
+    )
+    (tmp_path / "cleaned").rename(tmp_path / "bare")
+    uploaded = submit(
+        checkout, environment, "--working-dir", ".", "--", "pipelines/clean_laion.py", "--dataset", "laion-en"
+    )
+    assert uploaded.returncode == 0, uploaded.stdout + uploaded.stderr
+    clean(tmp_path, tmp_path / "raw" / "laion-en" / "*", output="local")
+    found = [files(OutputFolder(str(tmp_path / name))) for name in ("bare/laion-en", "cleaned/laion-en", "local")]
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.slow
 def test_a_node_dies_in_mid_run(crawl, tmp_path):
     code = f"""
 import os, sys, threading, time

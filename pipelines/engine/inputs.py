@@ -36,6 +36,14 @@ def find_inputs(patterns: Sequence[str]) -> list[str]:
     return sorted(found)
 
 
+def is_there(pattern: str) -> bool:
+    """Tell whether a path, a glob, a URL or a `@FILE` matches files."""
+    try:
+        return bool(find_inputs([pattern]))
+    except UserError:
+        return False
+
+
 def _spelt_out(patterns: Iterable[str]) -> Iterator[str]:
     """Replace every `@FILE` by the lines of the file; empty ones and those that begin with # are none."""
     for pattern in patterns:

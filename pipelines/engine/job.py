@@ -15,13 +15,13 @@ from corpus.ledger import BlownFuse, Counts, Fuse
 from corpus.rules import RuleTable, WrongMeasure
 from corpus.splits import Sink, Split
 from pipelines.engine import cluster
-from pipelines.engine.inputs import UserError, find_inputs
+from pipelines.engine.inputs import UserError, find_inputs, is_there
 from pipelines.engine.progress import Progress
 from pipelines.engine.report import print_funnel, write_report
 from renderers.browsers import NoBrowser
 from renderers.confine import NotConfined
 
-__all__ = ["UserError", "find_inputs", "main", "parser", "run"]
+__all__ = ["UserError", "find_inputs", "is_there", "main", "parser", "run"]
 _STORES = ("botocore", "aiobotocore", "gcsfs", "google", "azure")  # whose errors are nobody's bug
 CREDENTIALS = (
     "For S3, set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE; for a public bucket, FSSPEC_S3_ANON=true; "
@@ -30,29 +30,46 @@ CREDENTIALS = (
 
 
 def parser(
-    description: str, example: str, *, dataset: str | None = None, reads_input: bool = True, many_datasets: bool = False
+    description: str,
+    example: str,
+    *,
+    dataset: str | None = None,
+    reads_input: bool = True,
+    many_datasets: bool = False,
+    from_catalog: bool = False,
 ) -> argparse.ArgumentParser:
     """Return a parser with the flags all jobs share. `dataset` is the default name; `--help` ends with `example`.
 
     A job that makes its samples out of nothing (`reads_input` false) has no --input. `many_datasets`: --dataset takes
-    several names and may be left out.
+    several names and may be left out. `from_catalog`: what --input, --output and --dataset leave open, the catalog
+    says (pipelines/work/places.py).
     """
     make = argparse.ArgumentParser(
         description=description, epilog=f"example:\n  {example}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    places = "; default: those that its catalog entry names" if from_catalog else ""
     if reads_input:
         make.add_argument(
-            "--input", nargs="+", action="extend", required=True, metavar="GLOB_OR_URL", help="input files"
-        )
+            "--input", nargs="+", action="extend", required=not from_catalog, metavar="GLOB_OR_URL",
+            help=f"input files{places}",
+        )  # fmt: skip
         make.add_argument(
             "--by-content", action="store_true",
             help="tell by its bytes whether an input has changed, not by size and date; reads all before it starts",
         )  # fmt: skip
-    make.add_argument("--output", required=True, metavar="DIR", help="output folder: a local path or an fsspec URL")
+    make.add_argument(
+        "--output", required=not from_catalog, metavar="DIR",
+        help=f"output folder: a local path or an fsspec URL{places.replace('those', 'the one')}",
+    )  # fmt: skip
     if many_datasets:
         make.add_argument(
             "--dataset", nargs="+", action="extend", metavar="NAME", help="only these catalog entries; default: all"
         )
+    elif from_catalog:
+        every = "; without --input, all of this job whose raw data are there"
+        usual = f"catalog entry (default: {dataset}{every})" if dataset else f"catalog entry{every}"
+        make.add_argument("--dataset", metavar="NAME", help=usual)
+        make.set_defaults(example=example, usual_dataset=dataset)
     else:
         make.add_argument("--dataset", default=dataset, required=dataset is None, metavar="NAME", help="catalog entry")
     make.add_argument("--catalog", metavar="FILE", help="default: the catalog.yaml of this checkout")
@@ -133,14 +150,15 @@ def _judged(rules: RuleTable | None, settings: Mapping) -> dict[str, str]:
 
 
 def _output_url(output: str) -> str:
-    if "://" in output or Path(output).is_absolute():
+    if "://" in output:
         return output
-    if cluster.in_uploaded_folder():
+    path = output if Path(output).is_absolute() else str(Path(output).resolve())
+    if cluster.in_uploaded_folder() and Path(path).is_relative_to(cluster.ROOT):
         raise UserError(
-            f"--output {output!r} is relative, but this job runs in Ray's own copy of the working directory, which is "
-            "removed at the end: give an absolute path or a URL"
+            f"--output {output!r} lies in Ray's own copy of the working directory, which is removed at the end: give "
+            "an absolute path or a URL, or say `data: /path` in the catalog"
         )
-    return str(Path(output).resolve())
+    return path
 
 
 def _divide(

@@ -11,11 +11,11 @@ import warnings
 from dataclasses import dataclass, field
 from typing import NotRequired
 
-import numpy as np
 from PIL import Image
 from typing_extensions import TypedDict
 
 from corpus.bugs import raise_ours
+from corpus.pixels import to_rgb
 from corpus.shapes import misfit
 from corpus.values import load_json
 from corpus.verdicts import Lost, failed
@@ -166,7 +166,7 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
             warnings.simplefilter("ignore")
             image = _open(data)
             image.load()
-            return _to_rgb(image)
+            return to_rgb(image)
     except BadImage:
         raise
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, ZeroDivisionError, ...
@@ -205,13 +205,3 @@ def _has_end(data: bytes, ext: str) -> bool:
     if ext == "png":
         return data.rfind(b"IEND") >= 0
     return len(data) >= 8 + int.from_bytes(data[4:8], "little")
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16-bit greyscale: convert() would clip it to white
-        image = Image.fromarray((np.asarray(image) / 257).clip(0, 255).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB")

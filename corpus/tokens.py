@@ -90,6 +90,10 @@ class Tokenizer:
         Path(folder).mkdir(parents=True, exist_ok=True)
         self._backend.save(Path(folder))
 
+    def save_fast(self, folder: str | Path) -> None:
+        """Write it into a local folder as transformers' AutoTokenizer loads it. Needs the package transformers."""
+        self._backend.save_fast(Path(folder))
+
     def _fingerprint(self) -> str:
         # By behaviour, not by file: the same tokenizer saved by two versions of a library stays the same.
         digest = hashlib.sha256(self._backend.vocabulary_digest())
@@ -174,6 +178,11 @@ class _Ranks:
     def save(self, folder: Path) -> None:
         write_ranks(folder / "ranks.tiktoken", sorted(self._ranks, key=self._ranks.get))
 
+    def save_fast(self, folder: Path) -> None:
+        from corpus import fast_tokens
+
+        fast_tokens.save_fast(folder, self._ranks, _QWEN_ORDER, PATTERN, EOS)
+
 
 class _Hub:
     """A Hugging Face tokenizer, fast (backed by `tokenizers`) or slow (in Python)."""
@@ -226,6 +235,8 @@ class _Hub:
 
     def save(self, folder: Path) -> None:
         self._hf.save_pretrained(folder)
+
+    save_fast = save
 
 
 def _load_hub(spec: str):

@@ -90,7 +90,7 @@ def page(text: str = "one line") -> bytes:
     ("work", "module", "name"),
     [
         (records.image_header, records.Image, "open"),
-        (records.decode_image, records, "_to_rgb"),
+        (records.decode_image, records, "to_rgb"),
         (lambda data: stage._decode(data, 32, 24), stage.Image, "open"),
         (textures.decode_photo, textures, "max"),
     ],

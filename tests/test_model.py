@@ -13,7 +13,8 @@ from trainer.attention import Spans, attend, block_mask, segment_ids, spans_of, 
 from trainer.convert import from_open_clip, interleave_heads, separate_heads
 from trainer.model import VisionLanguageModel, count_parameters
 from trainer.sizes import SIZES, VisionConfig
-from trainer.vision import VisionTower, resize_table, tower_config
+from trainer.towers import tower_config
+from trainer.vision import VisionTower, resize_table
 from trainer.weights import fill, random_source, state_source
 
 
@@ -199,9 +200,9 @@ def test_towers_by_name():
 @pytest.mark.parametrize("name", ["ViT-bigG-14", "ViT-L-14"])
 def test_built_in_towers_are_open_clips(name):
     pytest.importorskip("open_clip")
-    from trainer import vision
+    from trainer import towers
 
-    assert vision._from_open_clip(name, vision_config(name)) == tower_config(name)
+    assert towers._from_open_clip(name, vision_config(name)) == tower_config(name)
 
 
 def vision_config(name):

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image
 
 from corpus.packs import Pack
+from corpus.pixels import squash
 from corpus.records import decode_image
 from trainer import attention as attn
 
@@ -65,8 +65,7 @@ def make_row(pack: Pack, *, image_size: int, attention: str, image_token: int, q
 
 def resize(data: bytes, size: int) -> np.ndarray:
     """Decode and squash to size x size, bicubic, as CLIP's preprocessing does but without a crop: uint8 [3, S, S]."""
-    image = decode_image(data).resize((size, size), Image.Resampling.BICUBIC)
-    return np.asarray(image).transpose(2, 0, 1)
+    return squash(decode_image(data), size)
 
 
 def _no_images(count: int, size: int) -> np.ndarray:

@@ -17,6 +17,7 @@ from corpus.seals import SEAL, describe, read_sealed, sealed, wrong_files
 from corpus.tokens import load_tokenizer
 from trainer.checkpoint import flush, write_json
 from trainer.convert import SafetensorsFolder, qwen_vl_config, qwen_vl_place, read_place, to_qwen_vl
+from trainer.hub.files import CONFIG_FIELDS, write_hub_files
 from trainer.model import VisionLanguageModel
 from trainer.sizes import ModelConfig
 from trainer.weights import Source, fill, materialise, state_source
@@ -24,6 +25,7 @@ from trainer.weights import Source, fill, materialise, state_source
 CONFIG = "config.json"
 MODEL_TYPE = "gristmill"
 SHARD_BYTES = 4 << 30
+RELEASED_IMAGE_SIZE = 448  # of Qwen-VL, whose config does not say it
 _MEND = "copy the export again, or remove it and run the training's command with --resume auto, which writes it anew"
 
 
@@ -40,11 +42,18 @@ def write(folder: Path, config: ModelConfig, tensors: dict[str, torch.Tensor], t
     tokens = load_tokenizer(tokenizer)
     tokens.save(temporary)
     write_tensors(temporary, fold_image_rows(tensors, config))
+    write_hub_files(temporary, config, tokens, image_size_of(history))
     record = {"model_type": MODEL_TYPE, "tokenizer_fingerprint": tokens.fingerprint, "history": history}
+    record |= CONFIG_FIELDS
     _write_config(temporary, record | config.to_dict())
     flush(temporary)
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
+
+
+def image_size_of(history: dict) -> int:
+    """Return the pixels per side that an export's model was trained on, by what its config tells of its training."""
+    return history.get("settings", {}).get("image_size", RELEASED_IMAGE_SIZE)
 
 
 def _write_config(folder: Path, record: dict) -> None:
@@ -107,7 +116,8 @@ def read_config(folder: Path) -> tuple[ModelConfig, dict]:
         raise WrongModel(f"{folder} holds no exported model of this project (no {CONFIG} of type {MODEL_TYPE!r})")
     rest = {name: record.pop(name) for name in ("model_type", "tokenizer_fingerprint", "history")}
     rest["files"] = record.pop("files", {})
-    record.pop(SEAL, None)
+    for name in (SEAL, *CONFIG_FIELDS):
+        record.pop(name, None)
     return ModelConfig.from_dict(record), rest
 
 

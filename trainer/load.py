@@ -15,8 +15,6 @@ from trainer.sizes import ModelConfig
 from trainer.stages import Settings, freeze, read_settings
 from trainer.weights import materialise
 
-RELEASED_IMAGE_SIZE = 448  # of Qwen-VL, whose config does not say it
-
 # Model, tokenizer, pixels per side, the stage it was trained in last (None: unknown).
 Loaded = tuple[VisionLanguageModel, Tokenizer, int, int | None]
 
@@ -44,9 +42,9 @@ def _load_export(folder: Path, device: str, dtype: torch.dtype) -> Loaded:
             f"{folder}: its tokenizer (fingerprint {tokenizer.fingerprint}) is not the one the model was trained with "
             f"({rest['tokenizer_fingerprint']}): export the model again"
         )
-    settings = rest.get("history", {}).get("settings", {})
+    history = rest.get("history", {})
     model = export.load_model(folder, device, dtype)
-    return model, tokenizer, settings.get("image_size", RELEASED_IMAGE_SIZE), settings.get("stage")
+    return model, tokenizer, export.image_size_of(history), history.get("settings", {}).get("stage")
 
 
 def _load_checkpoint(folder: Path, device: str, dtype: torch.dtype) -> Loaded:

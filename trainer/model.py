@@ -10,13 +10,14 @@ from torch import nn
 from trainer.adapter import Adapter, Tail
 from trainer.language import build_language
 from trainer.loss import summed_cross_entropy
+from trainer.sight import SeesImages
 from trainer.sizes import ModelConfig
-from trainer.vision import VisionTower, normalise
+from trainer.vision import VisionTower
 
 PARTS = ("vision", "adapter", "tail", "language")
 
 
-class VisionLanguageModel(nn.Module):
+class VisionLanguageModel(SeesImages, nn.Module):
     """The whole model; its children are the four parts that a stage freezes or trains."""
 
     def __init__(self, config: ModelConfig, image_rows: bool = False):
@@ -46,45 +47,13 @@ class VisionLanguageModel(nn.Module):
         supervised = hidden.flatten(0, 1).index_select(0, batch["supervised"])
         return summed_cross_entropy(self.language.get_output_embeddings(), supervised, batch["labels"])
 
-    def embed(self, tokens, pixels=None, slots=None):
-        """Token embeddings [B, L, D] with image features in their slots; feed it to `language(inputs_embeds=...)`.
-
-        tokens: int64 [B, L]. pixels: uint8 [N, 3, S, S], or None for text. slots: int64 [N * Q], the flat positions
-        (row * L + column) that the features replace, image by image; None finds the <imgpad> tokens in order. Pixels
-        without slots at all (a batch of pure text carries one black image) are computed and weigh zero, so that
-        every rank runs, and reduces the gradients of, the same modules.
-        """
-        embeddings = self._word_embeddings(tokens)
-        if pixels is None:
-            return embeddings
-        if slots is None:
-            slots = (tokens.flatten() == self.config.image_token).nonzero().flatten()
-        features = self.image_features(pixels).to(embeddings.dtype)
-        if slots.numel() == 0:
-            return embeddings + features.sum() * 0
-        if slots.numel() != features.shape[0] * features.shape[1]:
-            raise ValueError(
-                f"{slots.numel()} image positions for {features.shape[0]} images of {features.shape[1]} queries"
-            )
-        return embeddings.flatten(0, 1).index_copy(0, slots, features.flatten(0, 1)).view_as(embeddings)
-
-    def _word_embeddings(self, tokens):
+    def word_embeddings(self, tokens):
+        """Token embeddings [B, L, D], `image_rows` in the places of <img> and </img>."""
         embeddings = self.language.get_input_embeddings()(tokens)
         if self.image_rows is not None:
             for row, token in zip(self.image_rows, self.config.image_marks, strict=True):
                 embeddings = torch.where((tokens == token)[..., None], row.to(embeddings.dtype), embeddings)
         return embeddings
-
-    def image_features(self, pixels):
-        """uint8 [N, 3, S, S] -> [N, Q, D]."""
-        pixels = normalise(pixels).to(self.vision.conv1.weight.dtype)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and _is_trained(self.vision)):
-            patches = self.vision(pixels)
-        return self.tail(self.adapter(patches))
-
-
-def _is_trained(part: nn.Module) -> bool:
-    return any(p.requires_grad for p in part.parameters())
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:

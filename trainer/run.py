@@ -19,7 +19,7 @@ from trainer.progress import Progress
 from trainer.quantise import quantise_blocks
 from trainer.sizes import SIZES, ModelConfig, with_vocabulary
 from trainer.stages import Settings, freeze, make_settings
-from trainer.vision import tower_config
+from trainer.towers import tower_config
 from trainer.weights import Source, fill, materialise, random_source, state_source
 
 

@@ -1,6 +1,7 @@
 """Object stores, the job server, and a cluster that loses a node."""
 
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -121,7 +122,7 @@ def submit(checkout, environment, *arguments) -> subprocess.CompletedProcess:
     command = [str(BIN / "ray"), "job", "submit", *arguments]
     for _ in range(20):
         done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=280)
-        if "No available agent" not in done.stderr:  # a head that has just started
+        if not re.search("No available agent|ServerDisconnectedError", done.stderr):  # a head that has just started
             break
         time.sleep(3)
     return done

@@ -401,7 +401,7 @@ def test_a_browser_that_does_not_come_up_is_no_fault_of_a_page(tmp_path):
 
 
 def test_profiles_of_jobs_that_are_gone_are_swept(tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(chromium, "_place", lambda: str(tmp_path))
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     stale, own = (tmp_path / f"gristmill-chromium-{owner}-x" for owner in (gone.pid, os.getpid()))

@@ -18,6 +18,8 @@ _CROSSING = 0.25  # of a column's number of lines may cross its gutter: titles, 
 _BAND = 0.5  # of the line height: white between paragraphs
 _PROSE = 16  # half-width characters in a column's lines: fewer are the cells of a table
 _DEEPEST = 40  # cuts within cuts
+_APART = 1.2  # of the line height: white between the head or foot of a page and its columns
+_FEW = 0.1  # of the lines are its head, or its foot
 
 
 def reading_order(lines: list[Line]) -> list[Line]:
@@ -61,12 +63,13 @@ def _upright(boxes: list, setting: str) -> np.ndarray:
 
 
 def _cut(boxes: np.ndarray, lengths: np.ndarray, part: np.ndarray, height: float, depth: int) -> list[int]:
-    """Order the lines of a part: by columns if a gutter runs through it, else by bands, else row by row."""
+    """Order the lines of a part: head and foot apart, columns where a gutter is, else by bands, else row by row."""
     if len(part) < 2:
         return part.tolist()
     pieces = None
     if depth < _DEEPEST:
-        pieces = _columns(boxes, lengths, part, height) or _bands(boxes, part, height)
+        pieces = _ends(boxes, lengths, part, height) if depth == 0 else None
+        pieces = pieces or _columns(boxes, lengths, part, height) or _bands(boxes, part, height)
     if pieces is None:
         return _rows(boxes, part)
     return [i for piece in pieces for i in _cut(boxes, lengths, piece, height, depth + 1)]
@@ -79,17 +82,42 @@ def _columns(boxes: np.ndarray, lengths: np.ndarray, part: np.ndarray, height: f
         crossing, left, right = (x0 < at) & (x1 > at), x1 <= at, x0 >= at
         if not _are_columns(boxes[part], lengths[part], left, right, height):
             continue
-        pieces, edges = [], np.sort(middle[crossing])
+        beside = np.abs(middle[:, None] - middle[crossing][None, :]).min(axis=1, initial=np.inf) < 0.3 * height
+        across = _row_list(boxes, part[crossing | beside])
+        pieces, edges = [], [min((boxes[i, 1] + boxes[i, 3]) / 2 for i in row) for row in across]
         stripe = np.searchsorted(edges, middle)
         for number in range(len(edges) + 1):
-            here = stripe == number
-            for side in (here & left, here & right):
-                if side.any():
-                    pieces.append(part[side])
-            if number < len(edges):
-                pieces.append(part[crossing][np.argsort(middle[crossing], kind="stable")[number : number + 1]])
+            here = (stripe == number) & ~beside
+            pieces += [part[side] for side in (here & left, here & right) if side.any()]
+            pieces += [np.array(across[number])] if number < len(edges) else []
         return pieces if len(pieces) > 1 else None
     return None
+
+
+def _ends(boxes: np.ndarray, lengths: np.ndarray, part: np.ndarray, height: float) -> list[np.ndarray] | None:
+    """Divide the head and the foot of a page from what is between: few lines, far away, no columns of running text."""
+    ordered = part[np.argsort(boxes[part, 1], kind="stable")]
+    gaps = boxes[ordered[1:], 1] - np.maximum.accumulate(boxes[ordered, 3])[:-1]
+    few = int(_FEW * len(part))
+    if not few:
+        return None
+    start, end = int(np.argmax(gaps[:few])) + 1, len(part) - int(np.argmax(gaps[::-1][:few])) - 1
+    if gaps[start - 1] <= _APART * height or _running_text_beside(
+        boxes[ordered[:start]], lengths[ordered[:start]], height
+    ):
+        start = 0
+    if gaps[end - 1] <= _APART * height or _running_text_beside(boxes[ordered[end:]], lengths[ordered[end:]], height):
+        end = len(part)
+    pieces = [ordered[:start], ordered[start:end], ordered[end:]]
+    return [piece for piece in pieces if len(piece)] if end - start < len(part) else None
+
+
+def _running_text_beside(boxes: np.ndarray, lengths: np.ndarray, height: float) -> bool:
+    for at in _gutters(boxes[:, 0], boxes[:, 2], height):
+        left, right = boxes[:, 2] <= at, boxes[:, 0] >= at
+        if min(left.sum(), right.sum()) > 1 and min(_typical(lengths[left]), _typical(lengths[right])) >= _PROSE:
+            return True
+    return False
 
 
 def _gutters(x0: np.ndarray, x1: np.ndarray, height: float):
@@ -145,6 +173,10 @@ def _bands(boxes: np.ndarray, part: np.ndarray, height: float) -> list[np.ndarra
 
 def _rows(boxes: np.ndarray, part: np.ndarray) -> list[int]:
     """Order lines from top to bottom, and from left to right where they stand side by side."""
+    return [i for row in _row_list(boxes, part) for i in row]
+
+
+def _row_list(boxes: np.ndarray, part: np.ndarray) -> list[list[int]]:
     rows: list[list[int]] = []
     for i in part[np.argsort(boxes[part, 1], kind="stable")].tolist():
         last = boxes[rows[-1][0]] if rows else None
@@ -152,4 +184,4 @@ def _rows(boxes: np.ndarray, part: np.ndarray) -> list[int]:
             rows[-1].append(i)
         else:
             rows.append([i])
-    return [i for row in rows for i in sorted(row, key=lambda i: boxes[i, 0])]
+    return [sorted(row, key=lambda i: boxes[i, 0]) for row in rows]

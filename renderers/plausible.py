@@ -53,6 +53,7 @@ _LEVELS = tuple(
     for codec, first, last in (("gb2312", 0xB0, 0xD7), ("big5", 0xA4, 0xC6), ("shift_jis", 0x88, 0x97))
 )
 LEAST_LETTERS = 150  # pairs of letters below which nothing is judged
+LEAST_SHARE = 0.3  # of the characters of a text of several scripts
 LEAST_HAN = 50
 
 
@@ -67,10 +68,11 @@ def letter_pairs(text: str) -> tuple[np.ndarray, np.ndarray]:
 def letter_surprise(text: str) -> float:
     """Return the mean surprise of Latin letters in bits: 2.4 to 3.0 in real languages, 4 and more in others' letters.
 
-    0 where there are too few to judge.
+    0 where there are too few to judge: abbreviations and addresses in a Chinese page are no language.
     """
     before, after = letter_pairs(text)
-    return float(_SURPRISE[before, after].mean()) if len(before) >= LEAST_LETTERS else 0.0
+    enough = len(before) >= max(LEAST_LETTERS, LEAST_SHARE * len(text))
+    return float(_SURPRISE[before, after].mean()) if enough else 0.0
 
 
 def rare_han_share(text: str) -> float:

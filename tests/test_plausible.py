@@ -61,3 +61,9 @@ def test_undecodable_characters_are_the_matter_of_another_rule():
 
 def test_too_little_text_is_not_judged():
     assert letter_surprise("Lnqqhrnm") == rare_han_share("鐩鐨") == mojibake("") == 0
+
+
+def test_codes_in_a_chinese_page_are_not_judged_as_letters():
+    codes = "xq zvk pwtf hjr " * 20
+    assert letter_surprise(codes) > LIMIT["scrambled_letters"]
+    assert letter_surprise("我国集成电路进口突破三千亿美元" * 100 + codes) == 0

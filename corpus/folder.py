@@ -27,10 +27,12 @@ from corpus.seals import SEAL, digest
 
 VERSION = "0.1.0"
 JOB = "job.json"
-_NO_MANIFESTS = (JOB, "report.json", "corpus.json")
+_NO_MANIFESTS = (JOB, "report.json", "corpus.json", "croissant.json")
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss"}
 _TEMPORARY = re.compile(r"^\..+\.tmp$")
-_OURS = re.compile(r"^(?P<split>[a-z0-9_-]+)\.(tar|idx|parquet|urls\.parquet|json)$|^report\.(html|json)$")
+_OURS = re.compile(
+    r"^(?P<split>[a-z0-9_-]+)\.(tar|idx|parquet|urls\.parquet|json)$|^report\.(html|json)$|^DATACARD\.md$"
+)
 
 
 class NoBucket(Exception):

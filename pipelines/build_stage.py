@@ -30,7 +30,9 @@ from corpus.stages import STAGES
 from corpus.tokens import SPECIALS, load_tokenizer
 from pipelines.engine import job
 from pipelines.work import guards
+from pipelines.work.datacard import build_flags, write_cards
 from pipelines.work.datasets import whole_catalog
+from pipelines.work.licensing import licensed, print_clashes
 from pipelines.work.stage import SCORES, Recipe, build_split
 
 MAX_TOKENS = 2048
@@ -44,12 +46,14 @@ def main() -> None:
     args = _parser().parse_args()
     catalog = whole_catalog(args.catalog)
     chosen = {name: find(catalog, name) for name in args.dataset} if args.dataset else catalog
+    chosen = licensed(chosen, args.licences)
     data = args.data if "://" in args.data else str(Path(args.data).resolve())
     cleaned = {name: _cleaned(f"{data}/{name}") for name in chosen}
     present, of_present = _available(cleaned), args.of == "present"
     mixture = shares(catalog if args.samples else chosen, args.stage, present, args.samples, of_present=of_present)
     mixture = [share for share in mixture if share.dataset in chosen]
     _print_mixture(args.stage, mixture)
+    print_clashes(catalog[name] for name in dict.fromkeys(share.dataset for share in mixture if share.expected))
     if not any(share.expected for share in mixture):
         names = ", ".join(sorted({share.dataset for share in mixture})) or "none"
         raise job.UserError(f"{data} holds no cleaned data for stage {args.stage}; its datasets are {names}")
@@ -61,6 +65,7 @@ def main() -> None:
         lambda split, sink: build_split(split, sink, recipe), scores=SCORES,
     )  # fmt: skip
     record = finish(args.output, args.stage, args.tokenizer, recipe, mixture, guarded)
+    write_cards(OutputFolder(args.output), record, catalog, data, mixture, build_flags(args))
     _print_corpus(record)
 
 
@@ -73,6 +78,10 @@ def _parser():
         "--of", choices=("listed", "present"), default="listed",
         help="what the N --samples are divided among: all datasets that the catalog lists for the stage, where what is "
         "absent leaves its share empty (listed, the default), or those that are there alone (present)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--licences", metavar="NAMES", help="only datasets under these, with commas between: 'CC-BY-*,CC0'; at the end "
+        "-* is any version, so that CC-BY-* is not CC-BY-NC-4.0",
     )  # fmt: skip
     parser.add_argument("--tokenizer", metavar="PATH", help="*.tiktoken, Hugging Face folder or name; default: our own")
     parser.add_argument("--queries", type=int, default=256, metavar="Q", help="tokens of an image; default: 256")

@@ -69,12 +69,12 @@ def clip_score(columns: Mapping, rows: np.ndarray, *, language: str, min: float,
     )  # fmt: skip
 
 
-def language(columns: Mapping, rows: np.ndarray, *, language: str, max_foreign: float) -> Judged:
+def language(columns: Mapping, rows: np.ndarray, *, language: str, max_foreign: float, strict_latin: bool) -> Judged:
     """Rule 4: drop captions with characters that are not the dataset language's. See `cleaners.text.scripts`."""
     count = np.zeros(len(columns["text"]))
     texts, wide = _beyond_ascii(columns, rows)
-    few = rows_matching(texts, scripts.foreign(language)) if len(wide) else wide
-    strange = pc.replace_substring_regex(texts.take(pa.array(few)), f"[{scripts.allowed(language)}]+", "")
+    few = rows_matching(texts, scripts.foreign(language, strict_latin)) if len(wide) else wide
+    strange = pc.replace_substring_regex(texts.take(pa.array(few)), scripts.native(language, strict_latin), r"\1")
     count[wide[few]] = count_chars(strange)
 
     def detail(lost: np.ndarray) -> pa.StringArray:

@@ -10,9 +10,11 @@ import pyarrow.compute as pc
 from cleaners.filters import Judged, measured
 from cleaners.text.arrays import as_utf8, count_chars
 from cleaners.text.removal import Groups, clean_texts
+from corpus.readers.pairs import SHIPPED
 from corpus.rules import RAISED, isolated
 from corpus.verdicts import DROPPED, ERROR, KEPT
 
+SIZES = ("width", "height")
 NO_TEXT = "no_text"  # the outcome of a caption that is null, or of which nothing is left
 
 
@@ -22,7 +24,7 @@ class Batch:
     def __init__(self, table: pa.Table, scores: list[str]):
         self.size = table.num_rows
         self.given = _captions(table)
-        numbers = {name: _numbers(table, name) for name in ("width", "height", "clip_score")}
+        numbers = {name: _numbers(table, name) for name in (*SIZES, *SHIPPED)}
         self.columns = numbers | {"text": None if self.given is None else pc.fill_null(self.given, "")}
         self.alive = np.arange(self.size)
         self.reason = np.full(self.size, -1)  # position in `reasons`
@@ -137,4 +139,4 @@ def _numbers(table: pa.Table, name: str) -> np.ndarray:
     if name not in table.column_names:
         return np.full(table.num_rows, np.nan)
     values = table[name].cast(pa.float64()).to_numpy().astype(np.float64)
-    return values if name == "clip_score" else np.where(values > 0, values, np.nan)
+    return values if name in SHIPPED else np.where(values > 0, values, np.nan)

@@ -42,6 +42,10 @@ def _no_policy(value) -> str | None:
     return None if value in ("keep", "drop") else "'keep' or 'drop'"
 
 
+def _no_switch(value) -> str | None:
+    return None if isinstance(value, bool) else "true or false"
+
+
 def _no_patterns(value) -> str | None:
     listable = not isinstance(value, str) and isinstance(value, Iterable)
     if listable and all(isinstance(name, str) and name in PATTERNS for name in value):
@@ -60,6 +64,8 @@ def _no_re2(pattern) -> str | None:
 # --- The table ---
 
 _SIZE, _CLIP = frozenset({"width", "height"}), frozenset({"clip_score"})
+_NSFW, _WATERMARK = frozenset({"nsfw"}), frozenset({"watermark"})
+_LAION_SUBSETS = "LAION's own subsets (punsafe < 0.5, pwatermark < 0.8)"
 _COYO = "COYO-700M; DataComp's basic filter has the same"
 _PAPER = "Qwen-VL A.1: none at all"
 
@@ -94,7 +100,10 @@ RULES = RuleTable(
         ),
         Rule(
             name="language", says="captions with characters that are not the language's", apply=filters.language,
-            parameters={"max_foreign": _limit(0, "foreign_characters", "max", _PAPER)},
+            parameters={
+                "max_foreign": _limit(0, "foreign_characters", "max", _PAPER),
+                "strict_latin": Parameter(default=False, wrong=_no_switch, source="true: the letters of ASCII alone"),
+            },
         ),
         Rule(
             name="emoji", says="captions with emoji", apply=filters.emoji,
@@ -108,6 +117,16 @@ RULES = RuleTable(
                 "min_words": _limit(3, "words", "min", _COYO),
                 "max_words": _limit(256, "words", "max", "COYO-700M"),
             },
+        ),
+        # Not the paper's: scores that datasets ship. Off unless a catalog or --rule names them.
+        Rule(
+            name="nsfw", says="pairs whose image its dataset's own classifier takes for unsafe", needs=_NSFW,
+            measure=lambda *, nsfw, language: nsfw, parameters={"max": _limit(0.5, "nsfw", "max", _LAION_SUBSETS)},
+        ),
+        Rule(
+            name="watermark", says="pairs whose image bears a watermark, says its dataset", needs=_WATERMARK,
+            measure=lambda *, watermark, language: watermark,
+            parameters={"max": _limit(0.8, "watermark", "max", _LAION_SUBSETS)},
         ),
         # LAION-5B, English, ViT-B/32; every dataset that ships another model's score needs its own.
         Rule(
@@ -138,9 +157,9 @@ def clean(
 ) -> pa.Table:
     """Run the rules that `settings` names over pairs and return one row per pair, in the same order.
 
-    `table`: `text`, and where known `width`, `height` (pixels; 0 and null mean unknown) and `clip_score`. `settings`:
-    rule -> parameters; an absent rule is off. `rules` narrows that to a subset, such as TEXT_RULES. `known` are the
-    rules there are: these and a user's own.
+    `table`: `text`, and where known `width`, `height` (pixels; 0 and null mean unknown) and the shipped scores
+    `clip_score`, `nsfw` and `watermark`. `settings`: rule -> parameters; an absent rule is off. `rules` narrows that
+    to a subset, such as TEXT_RULES. `known` are the rules there are: these and a user's own.
 
     Returns outcome ("kept" | "dropped" | "error"), rule, value, threshold, detail, text_after, and the scores of the
     rules that ran, null where not measured. A null or emptied caption is dropped by "no_text"; a row that makes a rule

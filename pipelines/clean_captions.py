@@ -36,7 +36,7 @@ from corpus.verdicts import KEPT, Lost, Verdict, dropped, failed
 from pipelines.engine import job, two_pass
 from pipelines.engine.thumbnails import Thumbnails
 from pipelines.work import annotated
-from pipelines.work.datasets import add_rule_flag, rules_of
+from pipelines.work.datasets import add_rule_flag, add_strict_latin, rules_of
 from pipelines.work.places import clean_each
 
 ROWS_PER_SPLIT = 20_000
@@ -89,6 +89,7 @@ def _parser():
     parser = job.parser(__doc__, _EXAMPLE, from_catalog=True)
     annotated.add_image_flags(parser)
     add_rule_flag(parser)
+    add_strict_latin(parser)
     parser.add_argument(
         "--texts-per-image", choices=("longest", "all"),
         help="default: longest for academic sets (CC12M, CC3M, SBU, COCO), all for others",

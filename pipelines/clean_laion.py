@@ -35,7 +35,7 @@ from corpus.splits import Sink, Split
 from pipelines.engine import job
 from pipelines.work import scoring
 from pipelines.work.clip_rule import ClipRule
-from pipelines.work.datasets import add_rule_flag, rule_settings, rules_of
+from pipelines.work.datasets import add_rule_flag, add_strict_latin, rule_settings, rules_of
 from pipelines.work.pairs import PairCleaner, with_texts
 from pipelines.work.places import clean_each
 
@@ -72,6 +72,7 @@ def _parser():
     parser.add_argument("--decode", action="store_true", help="decode every kept image, to find damage inside")
     scoring.add_flags(parser)
     add_rule_flag(parser)
+    add_strict_latin(parser)
     return parser
 
 

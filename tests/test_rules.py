@@ -122,17 +122,52 @@ def test_english_has_typography_and_accents(text):
 
 @pytest.mark.parametrize(
     ("text", "foreign"),
-    [("Łódź", "Łź"), ("Straße", "ß"), ("ab\ufffdcd", "\ufffd"), ("\ue000", "\ue000"), ("ａｂ", "ａｂ"), ("x、y", "、")],
+    [
+        ("Ελλάδα", "Ελλά"),
+        ("Москва", "Москва"),
+        ("ab\ufffdcd", "\ufffd"),
+        ("\ue000", "\ue000"),
+        ("ａｂ", "ａｂ"),
+        ("x、y", "、"),
+    ],
 )
 def test_foreign_characters_of_english(text, foreign):
     assert one(text, {"language": {}})["detail"] == foreign
 
 
+NAMED = [
+    "Dvořák at Škoda", "Erdoğan and Wałęsa", "Große Tōkyō tower", "an α-helix model", "a 5 kΩ resistor",
+    "・a red flower", "a 5 \u2126 resistor", "Nguyễn Văn An",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", NAMED)
+def test_names_units_and_bullets_are_english_but_not_to_the_letter(text):
+    assert one(text, {"patterns": {}, "language": {}})["outcome"] == "kept"
+    strict = one(text, {"patterns": {}, "language": {"strict_latin": True}})
+    assert strict["outcome"] == ("kept" if {"\u2126", "Ω"} & set(text) else "dropped")
+
+
+def test_shipped_scores_drop_what_they_accuse_and_judge_nothing_else():
+    table = pa.table({"text": list("abcd"), "nsfw": [0.9, 0.5, None, 0.1], "watermark": [0.1, 0.8, None, 0.81]})
+    found = rules.clean(table, {"nsfw": {}, "watermark": {}}, language="en").to_pylist()
+    assert [row["rule"] for row in found] == ["nsfw", None, None, "watermark"]
+    assert [row["nsfw"] for row in found] == [0.9, 0.5, None, 0.1]
+    assert found[3]["threshold"] == 0.8
+
+
 @settings(max_examples=300, deadline=None)
-@given(st.lists(st.text(max_size=12), min_size=1, max_size=6), st.sampled_from(["en", "zh"]))
+@given(
+    st.lists(st.text(max_size=12) | st.text("αβΩ aé、ж", max_size=12), min_size=1, max_size=6),
+    st.sampled_from(["en", "zh"]),
+)
 def test_language_counts_every_character_outside_its_table(texts, language):
-    ranges = scripts.LANGUAGES[language]
-    expected = [sum(not any(a <= ord(c) <= b for a, b in ranges) for c in text) for text in texts]
+    ranges = scripts.LANGUAGES[language] + scripts.GREEK
+    greek = re.compile(f"[{''.join(f'{chr(a)}-{chr(b)}' for a, b in scripts.GREEK)}]{{3,}}")
+    expected = [
+        sum(not any(a <= ord(c) <= b for a, b in ranges) for c in text) + sum(map(len, greek.findall(text)))
+        for text in texts
+    ]
     found = clean(texts, {"language": {"max_foreign": 1e9}}, language)
     assert [row["foreign_characters"] or 0 for row in found] == expected
 

@@ -1,9 +1,11 @@
 """Rule 4 of Qwen-VL A.1: which characters a dataset's language has.
 
 English captions hold English; Chinese ones hold Chinese and English. The rule is about characters, not about guessing
-a language: an accented letter that English dictionaries print (café, naïve, Brontë) is English, `ß`, `ł` or `ж` is not.
-Typography, currency, arrows, mathematics and dingbats belong to no language, so they are allowed everywhere; emoji
-have a rule of their own and are allowed here. What nobody can read is foreign: U+FFFD, private use, unassigned.
+a language. People and places keep the Latin letters of their names (Brontë, Dvořák, Wałęsa, Tōkyō, Nguyễn), and a Greek
+letter or two in a row stand for a quantity or a unit (α-helix, kΩ); three in a row are a Greek word, and foreign.
+Strictly read, the paper's letters of English are those of ASCII. Typography, currency, arrows, mathematics and dingbats
+belong to no language, so they are allowed everywhere; emoji have a rule of their own and are allowed here. What nobody
+can read is foreign: U+FFFD, private use, unassigned.
 """
 
 from functools import cache
@@ -15,9 +17,11 @@ Ranges = tuple[tuple[int, int], ...]
 # ASCII with the controls that cleaning removes anyway: this rule must not report them when cleaning is off.
 ASCII: Ranges = ((0x00, 0x7F),)
 LATIN_1_SIGNS: Ranges = ((0x80, 0xBF), (0xD7, 0xD7), (0xF7, 0xF7))
-# Latin-1 letters without eth, thorn and sharp s; oe as in "oeuvre"; the capital Y with diaeresis.
-ACCENTED: Ranges = ((0xC0, 0xCF), (0xD1, 0xD6), (0xD8, 0xDD), (0xE0, 0xEF), (0xF1, 0xF6), (0xF8, 0xFD), (0xFF, 0xFF),
-                    (0x152, 0x153), (0x178, 0x178))  # fmt: skip
+# Latin-1, Latin Extended-A, the commas below of Romanian, and Vietnamese: what names are written in.
+NAMES: Ranges = ((0xC0, 0xD6), (0xD8, 0xF6), (0xF8, 0x17F), (0x1A0, 0x1A1), (0x1AF, 0x1B0), (0x218, 0x21B),
+                 (0x1EA0, 0x1EF9))  # fmt: skip
+GREEK: Ranges = ((0x391, 0x3A9), (0x3B1, 0x3C9), (0x3D1, 0x3D1), (0x3D5, 0x3D5), (0x3F5, 0x3F5))  # without accents
+BULLETS: Ranges = ((0x30FB, 0x30FB), (0xFF65, 0xFF65))
 SYMBOLS: Ranges = (
     (0x2B0, 0x2FF),  # spacing modifiers: a prime or apostrophe that a keyboard got wrong
     (0x2000, 0x206F),  # general punctuation
@@ -41,26 +45,40 @@ CHINESE: Ranges = (
     (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x323AF),  # Han
     (0xFE10, 0xFE1F), (0xFE30, 0xFE4F), (0xFE50, 0xFE6B),  # vertical and small forms
     (0xFF01, 0xFF5E), (0xFF61, 0xFF65), (0xFFE0, 0xFFE6), (0x30FB, 0x30FB),  # full width, half-width punctuation, dots
-    # Pinyin's tone marks beyond Latin-1.
-    (0x100, 0x101), (0x112, 0x113), (0x11A, 0x11B), (0x12A, 0x12B), (0x143, 0x144), (0x147, 0x148), (0x14C, 0x14D),
-    (0x16A, 0x16B), (0x1CD, 0x1DC), (0x1F8, 0x1F9),
 )  # fmt: skip
-COMMON = ASCII + LATIN_1_SIGNS + ACCENTED + SYMBOLS + EMOJI_RANGES
-LANGUAGES: dict[str, Ranges] = {"en": COMMON, "zh": COMMON + CHINESE}
+PINYIN: Ranges = ((0x1CD, 0x1DC), (0x1F8, 0x1F9))  # the tone marks that no name above has
+SIGNS = ASCII + LATIN_1_SIGNS + SYMBOLS + EMOJI_RANGES
+STRICT = SIGNS + ((0x3A9, 0x3A9),)  # what cleaning makes of the sign of the ohm, a symbol
+COMMON = SIGNS + NAMES + BULLETS
+LANGUAGES: dict[str, Ranges] = {"en": COMMON, "zh": COMMON + CHINESE + PINYIN}
+STRICT_LANGUAGES: dict[str, Ranges] = {"en": STRICT, "zh": STRICT + CHINESE}
 
 
 @cache
-def foreign(language: str) -> str:
-    """Return the RE2 class of characters that captions of `language` must not hold.
+def foreign(language: str, strict: bool = False) -> str:
+    """Return an RE2 pattern that matches in captions with characters that `language` does not have.
 
-    Raises ValueError for a language without a table.
+    `strict`: no letters of names, no Greek. Raises ValueError for a language without a table.
     """
-    return f"[^{allowed(language)}]"
+    if strict:
+        return f"[^{allowed(language, strict)}]"
+    greek = range_class(GREEK)
+    return f"[^{allowed(language)}{greek}]|[{greek}]{{3}}"
 
 
 @cache
-def allowed(language: str) -> str:
-    """Return the inside of the RE2 class of the characters of `language`."""
-    if language not in LANGUAGES:
-        raise ValueError(f"no characters known for language {language!r}; languages are {', '.join(LANGUAGES)}")
-    return range_class(LANGUAGES[language])
+def native(language: str, strict: bool = False) -> str:
+    """Return an RE2 pattern to replace by `\\1`: what is left of a caption are its foreign characters."""
+    if strict:
+        return f"()[{allowed(language, strict)}]+"
+    greek = f"[{range_class(GREEK)}]"
+    return f"({greek}{{3,}})|[{allowed(language)}]+|{greek}{{1,2}}"
+
+
+@cache
+def allowed(language: str, strict: bool = False) -> str:
+    """Return the inside of the RE2 class of the characters of `language`, but for Greek."""
+    tables = STRICT_LANGUAGES if strict else LANGUAGES
+    if language not in tables:
+        raise ValueError(f"no characters known for language {language!r}; languages are {', '.join(tables)}")
+    return range_class(tables[language])

@@ -26,6 +26,7 @@ BATCH_BYTES = 64 << 20
 TABLE_ROWS = 65_536  # of tables that may hold images
 URL_ROWS = 131_072  # of tables without: fewer batches, since Arrow compiles every pattern anew for each
 KEY_COLUMN = "sample_key"  # carries a row's key from metadata mode through a downloader
+SHIPPED = ("clip_score", "nsfw", "watermark")  # scores that come with a dataset
 _NUMBER = r"^[+-]?([0-9]{1,18}(\.[0-9]{0,18})?|\.[0-9]{1,18})([eE][+-]?[0-9]{1,2})?$"
 LONGEST_KEY = 500  # of those found in data
 # img2dataset and Hugging Face name the bytes so; a struct has the fields `bytes` and `path`.
@@ -59,6 +60,8 @@ class Pair:
     width: int | None = None
     height: int | None = None
     clip_score: float | None = None
+    nsfw: float | None = None
+    watermark: float | None = None
     key: str | None = None  # the job's; what the data calls the row is in `source`: `key` (its tar) and `sample_key`
     source: dict = field(default_factory=dict)
     problem: str | None = None
@@ -100,6 +103,8 @@ def _take_record(pair: Pair, record: dict, members: Mapping[str, bytes], columns
     pair.text = text if isinstance(text, str) else None
     scores = record.get("scores") if isinstance(record.get("scores"), dict) else {}
     pair.clip_score = _number(record.get(columns.get("clip_score"), scores.get("clip")))
+    pair.nsfw = _number(record.get(columns.get("nsfw")))
+    pair.watermark = _number(record.get(columns.get("watermark")))
     if found := found_key(record.get(KEY_COLUMN)):
         pair.source[KEY_COLUMN] = found
     source = record.get("source") if isinstance(record.get("source"), dict) else {}
@@ -212,9 +217,9 @@ def tables(file: BinaryIO, row_groups: Sequence[int], rows: int = TABLE_ROWS) ->
 
 
 def rule_columns(table: pa.Table, layout: TableLayout) -> pa.Table:
-    """Return text (string), width, height (int32) and clip_score (float64) as the rules take them."""
+    """Return text (string), width, height (int32) and the shipped scores (float64) as the rules take them."""
     made = {"text": text_chunks(table[layout.columns["text"]])}
-    for name, kind in (("width", pa.int32()), ("height", pa.int32()), ("clip_score", pa.float64())):
+    for name, kind in (("width", pa.int32()), ("height", pa.int32()), *((each, pa.float64()) for each in SHIPPED)):
         if name in layout.columns:
             made[name] = _numeric(table[layout.columns[name]], kind)
     return pa.table(made)
@@ -240,7 +245,7 @@ def table_pairs(table: pa.Table, layout: TableLayout, first_row: int, images: Pa
 
     def pairs() -> Iterator[Pair]:
         for i, (rule_row, url, key) in enumerate(zip(rules, urls, keys, strict=True)):
-            pair = Pair(first_row + i, rule_row["text"], clip_score=rule_row.get("clip_score"))
+            pair = Pair(first_row + i, rule_row["text"], **{name: rule_row.get(name) for name in SHIPPED})
             pair.source = {"url": url} if url else {}
             if found := found_key(key):
                 pair.source[KEY_COLUMN] = found

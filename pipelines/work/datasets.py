@@ -28,7 +28,7 @@ _GUARDS = [
     _fixed("near_excluded_image", "images that look like one on an exclusion list"),
 ]
 _NO_TEXT = _fixed("no_text", "rows without text, or with none left")
-_CAPTIONS = [rule for rule in RULES.values() if rule.name != "clip_score"]
+_CAPTIONS = [rule for rule in RULES.values() if not rule.needs & set(pairs.SHIPPED)]
 _AGREEMENT = Rule(
     name="agreement", says="questions whose answer too few of the people who were asked gave",
     parameters={"min": Parameter(default=0.3, score="agreement", bound="min", source="VQAv2: three of ten")},
@@ -86,6 +86,14 @@ def add_rule_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rule", action="append", default=[], metavar="RULE.PARAMETER=VALUE",
         help="set a rule's parameter over the catalog's; RULE=off: without it; RULE=on: with its defaults",
+    )  # fmt: skip
+
+
+def add_strict_latin(parser: argparse.ArgumentParser) -> None:
+    """Add `--strict-latin` to a job whose rules have `language`."""
+    parser.add_argument(
+        "--strict-latin", dest="rule", action="append_const", const="language.strict_latin=true",
+        help="short for --rule language.strict_latin=true: no letter beyond ASCII in English, as the paper says it",
     )  # fmt: skip
 
 

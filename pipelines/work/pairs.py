@@ -102,7 +102,7 @@ def _rule_table(batch: list[Pair]) -> pa.Table:
             "text": pa.array([pair.text for pair in batch], pa.string()),
             "width": pa.array([pair.width for pair in batch], pa.int32()),
             "height": pa.array([pair.height for pair in batch], pa.int32()),
-            "clip_score": pa.array([pair.clip_score for pair in batch], pa.float64()),
+            **{name: pa.array([getattr(pair, name) for pair in batch], pa.float64()) for name in pairs.SHIPPED},
         }
     )
 

@@ -122,7 +122,8 @@ def chat(sample: Sample) -> Formatted:
     """ChatML. Supervised: `<|im_start|>`, the assistant's words, `<|im_end|>` and the newline after it, in every turn.
 
     Those are the labels of Qwen-VL's own fine-tuning code; role names and the words of user and system are masked.
-    "Picture N: " stands before each image, N counting through the dialogue.
+    "Picture N: " stands before each image, N counting through the dialogue. Boxes come from a turn's `regions`, never
+    from its text.
     """
     turns = sample.annotations["turns"]
     used = [i for turn in turns for i in turn.get("images") or []]
@@ -145,11 +146,38 @@ def _turn(turn: dict, pictures: int) -> Iterator[Piece]:
     yield _given(f"{role}\n")
     for n, image in enumerate(turn.get("images") or [], pictures + 1):
         yield from (_given(f"Picture {n}: "), Piece(IMAGE, image, False), _given("\n"))
-    if role == "assistant":
+    if role == "assistant" and not turn.get("regions"):
         _required(turn["text"], "empty_answer")
-    yield Piece(TEXT, turn["text"].strip(), role == "assistant")
+    yield from _words(turn, role == "assistant")
     yield Piece(SPECIAL, IM_END, True)
     yield _answer("\n")
+
+
+def _words(turn: dict, supervised: bool) -> Iterator[Piece]:
+    """Yield a turn's words; those of a region as `<ref>WORDS</ref><box>...</box>`, a region without words as boxes."""
+    text, at = turn["text"], 0
+    regions = sorted(turn.get("regions") or [], key=lambda region: region["span"])
+    for region in regions:
+        start, end = region["span"]
+        if not at <= start <= end <= len(text):
+            raise BadSample("bad_dialogue", f"a region over characters {start} to {end}, after {at} of {len(text)}")
+        if at < start:
+            yield Piece(TEXT, text[at:start], supervised)
+        if start < end:
+            yield from _ref(text[start:end], supervised)
+        yield from _region_shapes(region, supervised)
+        at = end
+    yield Piece(TEXT, text[at:] if regions else text.strip(), supervised)
+
+
+def _region_shapes(region: dict, supervised: bool) -> Iterator[Piece]:
+    boxes = [normalise_box(box, *region["size"]) for box in region.get("boxes") or []]
+    quads = [normalise_quad(quad, *region["size"]) for quad in region.get("quads") or []]
+    if None in boxes or None in quads or not boxes + quads:
+        raise Unfit("no_valid_box", 0, 1, "a region of a dialogue without area in its picture")
+    yield from _boxes(boxes, supervised)
+    for quad in quads:
+        yield from _shape(QUAD, ",".join(f"({x},{y})" for x, y in quad), QUAD_END, supervised)
 
 
 _FORMATS: dict[str, Callable] = {

@@ -4,6 +4,7 @@ Conservation law: rows in = kept + sum(dropped by rule) + sum(errors by kind), w
 (corpus/census.py). The k-th kept row of a ledger is the k-th sample of the split's shard.
 """
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Set
 from dataclasses import asdict, dataclass, field
@@ -105,11 +106,20 @@ class BlownFuse(Exception):
 
 @dataclass(frozen=True)
 class Fuse:
-    """When to stop a job whose rows fail one after another; a job of old links sets its own."""
+    """When to stop a job whose rows fail one after another; a job of old links sets its own.
+
+    `alike`: a split of at least so many rows stops it when all of them fail for one reason: one kind and one detail but
+    for numbers and quotations, none of them damaged. None: never.
+    """
 
     in_a_row: int = 1000
     share: float = 0.5
     least_rows: int = 200
+    alike: int | None = None
+
+
+_DAMAGE = {"bad_json", "unreadable_file"}
+_SPECIFIC = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")
 
 
 class LedgerWriter:
@@ -132,6 +142,9 @@ class LedgerWriter:
         self._rows: list[dict] = []
         self._failing = 0
         self._last_detail = ""
+        self._examples: list[str] = []
+        self._reasons: set[str] = set()  # the first failure's kind, and that with its detail
+        self._alike = 0
 
     def add(self, row: Mapping) -> None:
         """Append one row; columns not given are null, columns the ledger lacks are an error."""
@@ -166,8 +179,25 @@ class LedgerWriter:
         if self.counts.rows >= self._fuse.least_rows and failed > self._fuse.share * self.counts.rows:
             share = f"{failed} of {self.counts.rows} rows failed"
             raise BlownFuse(f"{share} ({self.counts.errors}); last: {self._last_detail}")
+        self._refuse_one_reason()
         self.counts.check("ledger")
         return self.counts
+
+    def _refuse_one_reason(self) -> None:
+        rows = self.counts.rows
+        if self._fuse.alike and rows >= self._fuse.alike and self._alike == rows and not self._reasons & _DAMAGE:
+            raise BlownFuse(f"all {rows} rows failed alike, {'; '.join(self._examples)}")
+
+    def _compare(self, failures: pa.Table) -> None:
+        """Count the rows that fail as the first did, and keep three of them as examples."""
+        for kind, detail in zip(failures["rule"].to_pylist(), failures["detail"].to_pylist(), strict=True):
+            reason = f"{kind}: {_SPECIFIC.sub('', detail or '')}"
+            self._reasons = self._reasons or {kind, reason}
+            if reason not in self._reasons:
+                break
+            self._alike += 1
+            if len(self._examples) < 3:
+                self._examples.append(f"{kind}: {detail}")
 
     def abandon(self) -> None:
         """Close the parquet file as it is; for splits that are not committed."""
@@ -198,6 +228,8 @@ class LedgerWriter:
             return
         if "detail" in table.column_names:
             self._last_detail = table["detail"][int(np.flatnonzero(failed)[-1])].as_py()
+            if self._fuse.alike and failed.all():
+                self._compare(table)
         good = np.flatnonzero(~failed)
         ends = np.concatenate([[-1 - self._failing], good, [len(failed)]])
         if np.diff(ends).max() - 1 >= self._fuse.in_a_row:

@@ -3,6 +3,9 @@
 
 The layouts are told apart row by row. Images may stand anywhere in a turn and may be several; build_stage.py writes
 "Picture N:" before each and the rest of ChatML.
+
+Boxes written in the words stay words, whatever they look like, unless you vouch for the file: --notation says how its
+owner writes them, and they become regions, which build_stage.py writes with the control ids of grounding.
 """
 
 import argparse
@@ -16,8 +19,10 @@ if __name__ == "__main__":  # run as a script: the checkout's root, not pipeline
 import pyarrow as pa
 
 from corpus.catalog import Dataset
+from corpus.ledger import Fuse
 from corpus.readers.boundary import made_of
 from corpus.readers.chat import Dialogue, dialogue
+from corpus.readers.notation import COORDINATES, NOTATIONS, grounded
 from corpus.readers.rows import BadRow, ChatRow
 from corpus.readers.slices import plan, plan_all
 from corpus.records import Sample
@@ -39,6 +44,8 @@ _EXAMPLE = (
 def main() -> None:
     args = _parser().parse_args()
     args.rule += [f"too_many_images.max={args.max_images}"] if args.max_images is not None else []
+    if args.coordinates and not args.notation:
+        raise job.UserError("--coordinates says how the boxes of --notation are meant: give both")
     clean_each("clean_chat", args, _clean)
 
 
@@ -48,9 +55,11 @@ def _clean(args: argparse.Namespace, dataset: Dataset) -> None:
         slices = plan_all(job.find_inputs(args.input), lambda path: plan(path, ROWS_PER_SPLIT))
         splits = annotated.as_splits(args, slices)
     pictures = annotated.image_options(args, dataset)
-    work = annotated.as_work(clean_split, dataset=dataset, limit=args.limit, pictures=pictures)
-    settings = annotated.common_settings(dataset) | annotated.image_settings(args, dataset)
-    job.run("clean_chat", args, splits, settings, work, scores=SCORES, rules=rules_of(dataset))
+    written = {"notation": args.notation, "coordinates": args.coordinates}
+    work = annotated.as_work(clean_split, dataset=dataset, limit=args.limit, pictures=pictures, **written)
+    settings = annotated.common_settings(dataset) | annotated.image_settings(args, dataset) | written
+    judged_by = {"rules": rules_of(dataset), "fuse": Fuse(alike=3)}
+    job.run("clean_chat", args, splits, settings, work, scores=SCORES, **judged_by)
 
 
 def _parser():
@@ -60,15 +69,24 @@ def _parser():
         "--max-images", type=int, metavar="N",
         help="short for --rule too_many_images.max=N (default: 7, what 2048 tokens hold at 256 a picture)",
     )  # fmt: skip
+    parser.add_argument(
+        "--notation", choices=sorted(NOTATIONS),
+        help="how the owner of these dialogues, whom you trust, writes boxes into the words (default: not at all)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--coordinates", choices=sorted(COORDINATES),
+        help="what the numbers of the boxes are (default: what --notation is published with)",
+    )  # fmt: skip
     add_rule_flag(parser)
     return parser
 
 
 def clean_split(
-    split: Split, sink: Sink, *, dataset: Dataset, pictures: Mapping, limit: int | None = None
+    split: Split, sink: Sink, *, dataset: Dataset, pictures: Mapping, limit: int | None = None,
+    notation: str | None = None, coordinates: str | None = None,
 ) -> None:  # fmt: skip
     """Clean one slice of dialogues: every row goes to the sink once, in input order."""
-    cleaner = _Cleaner(sink, dataset, annotated.Pictures(**pictures))
+    cleaner = _Cleaner(sink, dataset, annotated.Pictures(**pictures), notation, coordinates)
     for row, record in annotated.records(split, sink, limit):
         (result,) = made_of(record, lambda record: [dialogue(record)], Dialogue)
         key = annotated.key_of(dataset, split, row)
@@ -81,7 +99,11 @@ def clean_split(
 class _Cleaner:
     """Judges the dialogues of a split and writes what becomes of them."""
 
-    def __init__(self, sink: Sink, dataset: Dataset, pictures: annotated.Pictures):
+    def __init__(
+        self, sink: Sink, dataset: Dataset, pictures: annotated.Pictures,
+        notation: str | None, coordinates: str | None,
+    ):  # fmt: skip
+        self._notation, self._coordinates = notation, coordinates
         self._sink, self._dataset, self._pictures = sink, dataset, pictures
         self._table, self._thumbnails = rules_of(dataset), Thumbnails()
         self._active = self._table.active(dataset.rules)
@@ -94,6 +116,9 @@ class _Cleaner:
             if verdict := self._table.judge(self._active, columns):
                 raise Lost(verdict)
             found = [self._pictures.load(ref) for ref in chat.images]
+            if self._notation:
+                sizes = [(picture.width, picture.height) for picture in found]
+                turns = grounded(turns, sizes, self._notation, self._coordinates)
         except Lost as lost:
             text = "\n".join(f"{turn['role']}: {turn['text']}" for turn in turns)[:500]
             self._sink.lose(key, row, lost.verdict, text_before=text, thumbnail=self._shown(chat, lost.kind), **columns)

@@ -89,7 +89,7 @@ def test_qwen_vl_finetuning():
         ({"conversations": [{"from": "human", "value": "x"}, {"from": "gpt", "value": " "}]}, "no_answer"),
         ({"conversations": [{"from": "human", "value": "x"}]}, "no_answer"),
         ({"conversations": [{"from": "human", "value": ""}, TOLD]}, "no_question"),
-        ({"messages": [{"role": "user", "content": [{"type": "video"}]}]}, "unknown_part"),
+        ({"messages": [{"role": "user", "content": [{"type": "video"}]}]}, "unknown_medium"),
         ({"instruction": "a", "output": "b", "history": ["x"]}, "bad_record"),
         ({"instruction": "a", "output": "b", "images": [3]}, "bad_image"),
     ],
@@ -109,3 +109,27 @@ JSON = st.recursive(
 @given(JSON)
 def test_anything_is_a_dialogue_or_a_bad_row(record):
     assert isinstance(dialogue(record), ChatRow | BadRow)
+
+
+def test_llama_factorys_parts_and_system_and_ms_swifts_older_layout():
+    """hiyouga/LLaMA-Factory data/README.md; modelscope/ms-swift, custom datasets."""
+    parts = [{"type": "image_url", "value": "a/1.jpg"}, {"type": "text", "value": "What is it?"}]
+    record = {"messages": [{"role": "user", "content": parts}, {"role": "assistant", "content": "A cat."}]}
+    assert turns(record) == [("user", "What is it?", [0]), ("assistant", "A cat.", [])]
+    assert dialogue(record).images[0].names == ("a/1.jpg",)
+    said = {"conversations": [{"from": "human", "value": "Hi"}, TOLD], "system": "Be brief."}
+    assert turns(said)[0] == ("system", "Be brief.", [])
+    swift = {"query": "<image>Where?", "response": "Here.", "images": ["1.jpg"], "history": [["Hi", "Hello"]]}
+    assert turns(swift)[-2:] == [("user", "Where?", [0]), ("assistant", "Here.", [])]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"messages": [{"role": "user", "content": "<video>Hi"}, TOLD], "videos": ["v.mp4"]},
+        {"messages": [{"role": "user", "content": [{"type": "video_url", "value": "v.mp4"}]}, TOLD]},
+        {"messages": [{"role": "user", "content": [{"type": "audio", "value": "v.wav"}]}, TOLD]},
+    ],
+)  # fmt: skip
+def test_videos_and_sounds_are_refused_by_name(record):
+    assert kind(record) == "unknown_medium"

@@ -356,3 +356,39 @@ def test_dedup_removes_or_marks_and_lets_questions_share_an_image(tmp_path):
     run_job(dedup, *flags, "--mark", "--output", tmp_path / "marked")
     marks = [s.source.get("near_duplicate", {}).get("rule") for s in samples(tmp_path / "marked").values()]
     assert sorted(map(str, marks)) == ["None", "near_duplicate", *["near_evaluation_image"] * 3]
+
+
+# --- Dialogues with boxes ---
+
+
+def dialogue_of(answer: str, name: str = "a") -> dict:
+    asked = "<image>\n<image>\nWhere is the dog in Picture 2?"
+    talk = [{"from": "human", "value": asked}, {"from": "gpt", "value": answer}]
+    return {"id": name, "images": ["a.jpg", "b.jpg"], "conversations": talk}
+
+
+def test_boxes_of_a_trusted_file_become_regions_and_wrong_ones_ledger_rows(tmp_path):
+    (tmp_path / "images").mkdir()
+    for name, (width, height) in {"a.jpg": (640, 480), "b.jpg": (300, 500)}.items():
+        (tmp_path / "images" / name).write_bytes(jpeg(1, width=width, height=height))
+    right, wrong = "<ref>The dog</ref><box>(100,200),(500,600)</box> sits.", "<box>(5,5),(2000,9)</box>"
+    put_json(tmp_path / "talk.json", [dialogue_of(right), dialogue_of(wrong), dialogue_of("<ref>No box</ref> here")])
+    asked = ("--images", tmp_path / "images", "--input", tmp_path / "talk.json", "--output")
+    run_job(clean_chat, *asked, tmp_path / "trusted", "--notation", "qwen-vl")
+    (sample,) = samples(tmp_path / "trusted").values()
+    (region,) = sample.annotations["turns"][1]["regions"]
+    assert sample.annotations["turns"][1]["text"] == "The dog sits."
+    assert region["image"] == 1 and region["span"] == [0, 7]
+    assert region["boxes"][0] == pytest.approx([30, 100, 150, 300], abs=0.5)
+    assert outcomes(tmp_path / "trusted") == {"kept": 1, "bad_box": 1, "bad_notation": 1}
+    run_job(clean_chat, *asked, tmp_path / "plain")
+    assert all("regions" not in s.annotations["turns"][1] for s in samples(tmp_path / "plain").values())
+
+
+def test_a_file_of_which_every_row_fails_alike_stops_with_the_reason_and_examples(tmp_path, capsys):
+    put_json(tmp_path / "talk.json", [{"conversations": [{"from": f"bot{i}", "value": "x"}]} for i in range(4)])
+    with pytest.raises((SystemExit, Exception)) as stopped:
+        run_job(clean_chat, "--input", tmp_path / "talk.json", "--output", tmp_path / "out")
+    said = str(stopped.value) + "".join(capsys.readouterr())
+    assert "all 4 rows failed alike, unknown_role" in said
+    assert "'bot0'" in said and "'bot2'" in said and "'bot3'" not in said

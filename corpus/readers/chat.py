@@ -4,7 +4,7 @@ ShareGPT / LLaVA (haotian-liu/LLaVA docs/Finetune_Custom_Data.md): {id, image, c
 `<image>` where an image stands. Messages (OpenAI chat completions; hiyouga/LLaMA-Factory data/README.md): {messages:
 [{role, content}], images}, content a string or parts of type text, image, image_url. Alpaca: {instruction, input,
 output, system, history}. Qwen-VL (QwenLM/Qwen-VL README, fine-tuning): conversations with `Picture 1: <img>path</img>`
-inside.
+inside. Videos and sounds are refused by name.
 """
 
 import base64
@@ -29,7 +29,7 @@ class Part(TypedDict, total=False):
 
     type: str
     text: str
-    value: str
+    value: str | dict
 
 
 Content = str | list[str | Part] | None
@@ -56,6 +56,7 @@ def _refused(kind: str, detail: str) -> Lost:
 def dialogue(record) -> ChatRow | BadRow:
     """Read one record of any of the layouts into turns; images keep their places in the turns."""
     try:
+        _refuse_media(record)
         messages = _messages(record)
         images = [_image(value) for value in _given_images(record)]
         turns = [_turn(role, content, images) for role, content in messages]
@@ -64,16 +65,32 @@ def dialogue(record) -> ChatRow | BadRow:
         return BadRow(lost.kind, str(lost))
 
 
+def _refuse_media(record) -> None:
+    given = [name for name in ("video", "videos", "audio", "audios") if isinstance(record, dict) and record.get(name)]
+    if given:
+        raise _refused("unknown_medium", f"the dialogue has {' and '.join(given)}; pictures and words are read")
+
+
 def _messages(record) -> list[tuple[str, object]]:
     if not isinstance(record, dict):
         raise _refused("bad_record", f"{type(record).__name__} where an object was expected")
     if isinstance(listed := record.get("conversations") or record.get("messages"), list):
-        return [_message(message) for message in listed]
+        return _with_system(record, [_message(message) for message in listed])
     if "instruction" in record and "output" in record:
         return _alpaca(record)
+    if "query" in record and "response" in record:  # ms-swift's older layout
+        return _alpaca(record | {"instruction": record["query"], "output": record["response"]})
     raise _refused(
         "bad_record", f"no conversations, messages or instruction; it has {', '.join(map(str, record))}"[:200]
     )
+
+
+def _with_system(record: dict, messages: list[tuple[str, object]]) -> list[tuple[str, object]]:
+    """LLaMA-Factory's ShareGPT says the system's words beside the conversation."""
+    system = record.get("system")
+    if isinstance(system, str) and system.strip() and [role for role, _ in messages[:1]] != ["system"]:
+        return [("system", system), *messages]
+    return messages
 
 
 def _message(message) -> tuple[str, object]:
@@ -130,8 +147,10 @@ def _turn(role: str, content, images: list[ImageRef]) -> Turn:
         elif part.get("type") == "text":
             pieces += _split_at_marks(str(part.get("text", part.get("value", ""))), images)
         elif part.get("type") in ("image", "image_url"):
-            given = part.get("image_url") or part.get("image") or part.get("url")
+            given = part.get("image_url") or part.get("image") or part.get("url") or part.get("value")
             pieces.append(_place(images, _image(given)) if given else None)
+        elif str(part.get("type")).startswith(("video", "audio", "input_audio")):
+            raise _refused("unknown_medium", f"a message holds {part['type']}; pictures and words are read")
         else:
             raise _refused("unknown_part", f"a message part of type {part.get('type')!r}")
     return Turn(role=role, pieces=pieces)

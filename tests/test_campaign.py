@@ -52,7 +52,7 @@ class Forgetful(Job):
 
 
 def test_a_job_that_remembers_a_kill_is_found_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(crashes, "STRIKES", 1)
+    monkeypatch.setattr(crashes, "DRIVER_STRIKES", 1)
     monkeypatch.setattr(crashes.psutil, "wait_procs", lambda processes, timeout: ([], processes))
     job = Forgetful("forgetful", "")
     whole = folder(tmp_path / "whole", tried="", result="killed before: False")

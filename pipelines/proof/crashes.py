@@ -19,7 +19,8 @@ from pipelines.proof.jobs import ROOT, Job
 FINISH_SECONDS = 600  # of wall clock, on a machine that others use too
 MOST_SECONDS = 60  # of CPU, of all processes of a run to its end
 PATIENCE = 90  # seconds for what a killed driver started: Ray's agents look after their raylet now and then
-STRIKES = 4  # of one bout, before the job may finish
+STRIKES = 4  # of one bout, before the job may finish; Ray gives a split up that loses more than five workers
+DRIVER_STRIKES = 8  # killing a driver is cheap: the run that follows is not
 _CACHES = "torchinductor_"  # what a library keeps among temporary files on purpose
 _MARK = uuid.uuid4().hex
 
@@ -127,7 +128,7 @@ def finish(job: Job, output: Path, whole: Path, log: Path) -> Ended:
 def kill_driver(job: Job, output: Path, log: Path, seconds: float, rng: random.Random) -> Bout:
     """SIGKILL to the driver and all that shares its session, again and again."""
     bout = Bout()
-    for _ in range(STRIKES):
+    for _ in range(DRIVER_STRIKES):
         job.lose(output, rng)
         driver = start(job.argv(output), log)
         time.sleep(rng.uniform(0.3, 0.9) * seconds)

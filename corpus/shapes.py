@@ -5,20 +5,26 @@ then rely on the types; all it still has to judge are the values.
 """
 
 from functools import cache
+from typing import TYPE_CHECKING
 
-from pydantic import TypeAdapter, ValidationError
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 Id = int | str  # numbers and strings: owners change their minds
 Number = int | float | str  # what float() takes; a string may still be none
 
 
 @cache
-def _checker(shape: type) -> TypeAdapter:
+def _checker(shape: type) -> "TypeAdapter":
+    from pydantic import TypeAdapter  # takes as long to import as Arrow, and most jobs check no shape
+
     return TypeAdapter(shape)
 
 
 def misfit(record, shape: type) -> str | None:
     """Say where a record is not of a shape ("answers.3.answer: ..."), or None when it is."""
+    from pydantic import ValidationError
+
     try:
         _checker(shape).validate_python(record, strict=True)
     except ValidationError as error:

@@ -22,7 +22,7 @@ from corpus.catalog import Dataset
 from corpus.ledger import Fuse
 from corpus.splits import Sink, Split
 from pipelines.engine import job
-from pipelines.work import documents, pages
+from pipelines.work import documents, page_rules, pages
 from pipelines.work.datasets import add_rule_flag, rule_settings, rules_of
 from pipelines.work.places import clean_each
 from renderers import sentry
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def _clean(args: argparse.Namespace, dataset: Dataset) -> None:
-    thresholds = pages.thresholds(rules_of(dataset), dataset.rules)
+    thresholds = page_rules.thresholds(rules_of(dataset), dataset.rules)
     drawing = HtmlSettings(
         args.width, args.viewport_height, args.max_height, plain=1.0 if args.no_themes else HtmlSettings.plain,
         seed=args.seed,

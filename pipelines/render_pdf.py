@@ -21,7 +21,7 @@ from corpus.catalog import Dataset
 from corpus.ledger import Fuse
 from corpus.splits import Sink, Split
 from pipelines.engine import job
-from pipelines.work import documents, pages
+from pipelines.work import documents, page_rules, pages
 from pipelines.work.datasets import add_rule_flag, rule_settings, rules_of
 from pipelines.work.places import clean_each
 from renderers.pdf import PdfSettings
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def _clean(args: argparse.Namespace, dataset: Dataset) -> None:
-    thresholds = pages.thresholds(rules_of(dataset), dataset.rules)
+    thresholds = page_rules.thresholds(rules_of(dataset), dataset.rules)
     drawing = PdfSettings(args.dpi, args.longest_side, args.file_order)
     output = pages.output_settings(args, thresholds)
     limits = Limits(args.page_seconds, args.document_seconds, memory=args.memory << 20, max_pages=args.max_pages)

@@ -101,7 +101,7 @@ def test_packages_are_those_of_this_checkout(package):
     [
         ("corpus.records corpus.shards corpus.ledger corpus.folder corpus.catalog corpus.tokens", "ray torch"),
         ("cleaners.rules cleaners.clip", "ray torch"),
-        ("pipelines.clean_laion pipelines.engine.job", "ray torch"),
+        ("pipelines.clean_laion pipelines.engine.job", "ray torch cv2 pandas pydantic pymupdf pyppeteer"),
         ("trainer.model", "ray"),
     ],
 )

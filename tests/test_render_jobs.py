@@ -22,7 +22,7 @@ from corpus.rules import WrongRule
 from corpus.shards import IndexedShard
 from pipelines import render_pdf
 from pipelines.engine import job
-from pipelines.work import documents, pages
+from pipelines.work import documents, page_rules, pages
 from pipelines.work.datasets import JOBS, changed_rules
 from renderers import rules
 from renderers.encoded import OutputSettings
@@ -128,7 +128,7 @@ def test_rules_are_switchable_and_unknown_ones_are_refused(tmp_path):
     rows, _ = run_pdf(tmp_path, path, too_few_characters=None, duplicate=None)
     assert [row["outcome"] for row in rows] == ["kept", "kept"]
     known = JOBS["render_pdf"].rules
-    found = pages.thresholds(known, changed_rules(known, {}, ["too_small=300", "duplicate=off"]))
+    found = page_rules.thresholds(known, changed_rules(known, {}, ["too_small=300", "duplicate=off"]))
     assert found["too_small"] == 300 and found["duplicate"] is None and found["blank"] == 0
     with pytest.raises(WrongRule, match=r"no rule 'to_small' \(did you mean 'too_small'\?\)"):
         known.check(changed_rules(known, {}, ["to_small=300"]))
@@ -180,7 +180,7 @@ def test_the_html_job_renders_a_tar(tmp_path, browser):
 
 def test_every_page_rule_is_declared():
     for name, defaults in (("render_pdf", rules.PDF_RULES), ("render_html", rules.HTML_RULES)):
-        assert pages.thresholds(JOBS[name].rules, {}) == defaults
+        assert page_rules.thresholds(JOBS[name].rules, {}) == defaults
     assert "latin_extended" not in JOBS["render_html"].rules
 
 

@@ -103,6 +103,14 @@ def test_json_lines_named_json_are_told_by_their_content(tmp_path):
     assert detect(str(path)) == "json"
 
 
+def test_csv_with_a_carriage_return_among_its_headings(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"id,te\rxt\n1,a\n")
+    [piece] = plan(str(tmp_path / "a.csv"), 10)
+    rows = dict(read(piece))
+    assert list(rows) == held(piece).tolist() == [1, 2]
+    assert rows[1].kind == "bad_csv" and rows[2] == {"id": "1", "te": "a"}
+
+
 def test_csv_with_line_ends_in_quotes(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text('image,text\na.jpg,"two\nlines, and ""quotes"""\nb.jpg,plain\nc.jpg,too,many\n')

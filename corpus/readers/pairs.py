@@ -166,13 +166,13 @@ def failed_downloads(sidecar: BinaryIO, seen: set[str]) -> Iterator[tuple[str, s
     The parquet is img2dataset's, or the ledger of fetch_images.py. `seen` are the tar's base names. `not_downloaded`:
     the downloader recorded a failure. `missing_from_shard`: it recorded success, so the tar lost the sample.
     """
-    names = pq.read_schema(sidecar).names
-    sidecar.seek(0)
+    parquet = pq.ParquetFile(sidecar)  # pq.read_table would import pandas, and take longer than all of a small shard
+    names = parquet.schema_arrow.names
     ours = {"outcome", "sha256"} <= set(names)
     if not ours and "status" not in names:  # the ledger of a job that downloaded nothing
         return
     columns = ["key", "outcome", "rule", "detail"] if ours else ["key", "status", "error_message"]
-    table = pq.read_table(sidecar, columns=columns)
+    table = parquet.read(columns, use_threads=False)
     for row in pa.table({name: text_chunks(table[name]) for name in columns}).to_pylist():
         if ours and row["outcome"] != "kept":
             yield row["key"], "not_downloaded", f"{row['rule']}: {row['detail']}"

@@ -315,7 +315,7 @@ def _lines(piece: Slice) -> Iterator[bytes]:
 
 def _read_csv(piece: Slice) -> Iterator[object]:
     with open_file(piece.paths[0]) as file:
-        header = next(csv.reader([valid_text(file.readline(CHUNK).decode("utf-8-sig", "replace"))]), [])
+        header = next(_csv(file.readline(CHUNK).decode("utf-8-sig", "replace")), [])
     for i, cells in enumerate(_cells(piece)):
         if not cells or (i == 0 and piece.start == 0):
             yield _NO_RECORD
@@ -326,8 +326,11 @@ def _read_csv(piece: Slice) -> Iterator[object]:
 
 
 def _cells(piece: Slice) -> Iterator[list[str]]:
-    text = valid_text(_bytes(piece).decode("utf-8", "replace"))
-    return csv.reader(io.StringIO(text, newline=""))
+    return _csv(_bytes(piece).decode("utf-8", "replace"))
+
+
+def _csv(text: str) -> Iterator[list[str]]:
+    return csv.reader(io.StringIO(valid_text(text), newline=""))  # which takes a lone \r for the end of a line, too
 
 
 def _read_parquet(piece: Slice) -> Iterator[object]:

@@ -13,7 +13,7 @@ from corpus.plugins import plugin_digests
 from corpus.readers import captions, grounding, pairs, vqa
 from corpus.rules import Parameter, Rule, RuleTable, WrongRule
 from pipelines.engine import job
-from pipelines.work import pages
+from pipelines.work import page_rules
 from renderers.rules import HTML_RULES, PDF_RULES
 
 
@@ -70,8 +70,8 @@ JOBS: Mapping[str, JobKind] = {
     "clean_grounding": JobKind(RuleTable("pair", _TABLES["clean_grounding"]), grounding.READERS),
     "clean_chat": JobKind(RuleTable("dialogue", _TABLES["clean_chat"]), {"chat": None}),
     "clean_text": JobKind(RuleTable("document", _TABLES["clean_text"]), {"text": None}),
-    "render_pdf": JobKind(pages.table(PDF_RULES), {"pdf": None}),
-    "render_html": JobKind(pages.table(HTML_RULES), {"html": None}),
+    "render_pdf": JobKind(page_rules.table(PDF_RULES), {"pdf": None}),
+    "render_html": JobKind(page_rules.table(HTML_RULES), {"html": None}),
     "make_ocr": JobKind(RuleTable("drawing", []), {"generated": None}),
     "make_scenes": JobKind(RuleTable("drawing", []), {"generated": None}),
 }

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 import pyarrow as pa
 
 from corpus.records import EncodedImage, Sample
-from corpus.rules import Parameter, Rule, RuleTable, no_number
 from corpus.splits import Sink, Split
 from pipelines.engine.thumbnails import Thumbnails
 from pipelines.work.documents import Document
+from pipelines.work.page_rules import COLUMN_OF_RULE
 from renderers import rules
 from renderers.encoded import OutputSettings
 from renderers.windows import Budget
@@ -43,14 +43,6 @@ SCORES = {
     "aspect": pa.float32(),  # of the window, the longer side over the shorter
     "language": pa.string(),
 }
-# The ledger column that holds what a rule measured.
-_COLUMN_OF_RULE = {
-    "too_small": "short_side", "blank": "lines", "too_few_characters": "characters",
-    "too_many_characters": "characters", "latin_extended": "latin_extended", "private_use": "private_use",
-    "undecodable": "undecodable", "missing_font": "missing_font", "elongated": "aspect", "narrow_text": "advance",
-    "low_text": "ink_height", "scrambled_letters": "letter_surprise", "rare_han": "rare_han_share",
-    "mojibake": "mojibake", "boilerplate": "boilerplate_share",
-}  # fmt: skip
 
 
 def add_flags(parser) -> None:
@@ -79,28 +71,6 @@ def output_settings(args, found: Mapping[str, float | None], height: int | None 
         advance=found["narrow_text"] or 0, ink=found["low_text"] or 0,
     )  # fmt: skip
     return OutputSettings(args.quality, budget, dict(found), args.per_page)
-
-
-def table(defaults: Mapping[str, float]) -> RuleTable:
-    """Return the rules of renderers/rules.py as a table: each has one threshold, and the column it is compared with."""
-    own = [
-        Rule(name=name, says=rules.SAYS[name], on=True, parameters={"threshold": _threshold(name, value)})
-        for name, value in defaults.items()
-    ]
-    before = [Rule(name=name, fixed=True) for name in ("http_status", "not_pdf", "not_html")]
-    return RuleTable("page", [*before, *own, Rule(name="window_too_long", fixed=True)])
-
-
-def _threshold(name: str, value: float) -> Parameter:
-    bound = "min" if name in rules.AT_LEAST else "above" if name in rules.AT_MOST else "max"
-    return Parameter(default=value, score=_COLUMN_OF_RULE.get(name), bound=bound, wrong=no_number)
-
-
-def thresholds(known: RuleTable, given: Mapping[str, Mapping]) -> dict[str, float | None]:
-    """Return rule -> threshold, None where a rule is off."""
-    active = known.active(given)
-    names = [name for name, rule in known.items() if not rule.fixed]
-    return {name: active[name]["threshold"] if name in active else None for name in names}
 
 
 class PageWriter:
@@ -182,7 +152,7 @@ def _columns(described: dict) -> dict:
 
 
 def _text_columns(values: dict) -> dict:
-    return {_COLUMN_OF_RULE[name]: values[name] for name in (*rules.GLYPH_RULES, *rules.TEXT_RULES)}
+    return {COLUMN_OF_RULE[name]: values[name] for name in (*rules.GLYPH_RULES, *rules.TEXT_RULES)}
 
 
 def _window_columns(window: dict) -> dict:

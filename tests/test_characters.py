@@ -75,8 +75,13 @@ def test_columns_lines_and_blocks_are_not():
     assert texts(left, run("cell", (22, 0, 40, 10), block=1)) == ["left", "cell"]
 
 
-def test_chinese_is_joined_without_spaces_and_vertical_text_downwards():
-    assert texts(run("关", (0, 0, 10, 10), spaced=(False, True)), run("于", (12, 0, 22, 10))) == ["关于"]
+def test_chinese_is_joined_without_spaces_that_cannot_be_seen():
+    assert texts(run("关", (0, 0, 10, 10)), run("于", (12, 0, 22, 10))) == ["关于"]
+    assert texts(run("关", (0, 0, 10, 10), spaced=(False, True)), run("于", (10.5, 0, 20.5, 10))) == ["关于"]
+    assert texts(run("关", (0, 0, 10, 10), spaced=(False, True)), run("于", (12, 0, 22, 10))) == ["关 于"]
+
+
+def test_vertical_text_is_joined_downwards():
     column = [run(char, (0, 12 * i, 10, 12 * i + 10), vertical=True) for i, char in enumerate("春と修羅")]
     assert texts(*column) == ["春と修羅"]
 

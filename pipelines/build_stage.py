@@ -87,6 +87,10 @@ def _parser():
     parser.add_argument("--queries", type=int, default=256, metavar="Q", help="tokens of an image; default: 256")
     parser.add_argument("--max-tokens", type=int, default=MAX_TOKENS, metavar="L", help="of a pack; default: 2048")
     parser.add_argument("--max-images", type=int, metavar="M", help="images in a pack; default: as many as have room")
+    parser.add_argument(
+        "--legible-at", type=int, default=0, metavar="PIXELS",
+        help="leave out OCR samples of any source that cannot be read when squashed to this size; default: none",
+    )  # fmt: skip
     guards.add_guard_flag(parser)
     return parser
 
@@ -127,6 +131,7 @@ def recipe_of(args) -> Recipe:
         max_images=min(args.max_tokens // (args.queries + 2), args.max_images or args.max_tokens),
         seed=args.seed,
         limit=args.limit,
+        legible_at=args.legible_at,
     )
 
 

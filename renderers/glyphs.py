@@ -7,6 +7,7 @@ white box, the same word printed twice for boldness, words of right-to-left scri
 import re
 import unicodedata
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from renderers.page import Rect, turned_quad, union
 
 _PAINTED = 16 | 32 | 64  # char_flags: filled, stroked, or a clip for something painted later; none = invisible text
 _SLACK = 0.08  # of the font size: how far outlines may stick out of the box MuPDF gives (hinting, stroke width)
+_BBOX = itemgetter("bbox")
 _NO_LETTER = re.compile("[\ufffd\ue000-\uf8ff\U000f0000-\U000ffffd\U00100000-\U0010fffd]")
 _COLUMN_SHIFT = -0.88  # em: one glyph up, and 0.12 down again, which is what most CJK fonts have below the line
 _HIDDEN_SHARE = 0.9  # of the glyphs of a piece without ink: nothing of it shows
@@ -57,11 +59,13 @@ def pieces_of(blocks: list[dict], scale: float, turns_of, misdrawn_of) -> list[P
 
 def _piece(line: dict, spans: list[dict], scale: float, turns: int | None, misdrawn_of) -> Piece:
     chars = [char for span in spans for char in span["chars"]]
-    boxes = np.array([_box(char) for char in chars]) * scale
+    texts = [char["c"] for char in chars]
+    box_of = _box if has_right_to_left("".join(texts)) else _BBOX
+    boxes = np.array([box_of(char) for char in chars]) * scale
     column = bool(line["wmode"])
     size = max(span["size"] for span in spans) * scale
     piece = Piece(
-        [char["c"] for char in chars], boxes, size, None if turns is None else (turns - column) % 4, column,
+        texts, boxes, size, None if turns is None else (turns - column) % 4, column,
         line["dir"], spans[0]["font"],
     )  # fmt: skip
     piece.misdrawn = sum(map(misdrawn_of, spans))

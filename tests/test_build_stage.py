@@ -315,6 +315,26 @@ def test_bad_boxes_are_counted_or_dropped(tmp_path):
     assert {r["shapes_dropped"] for r in rows} == {2}
 
 
+def test_ocr_samples_of_any_source_must_be_legible_if_asked(tmp_path):
+    def page(number, text, quad):
+        one = sample("synthdog-en", "ocr", number)
+        one.annotations = {"lines": [{"text": text, "quad": quad}]}
+        return one
+
+    wide = [[2, 2], [90, 2], [90, 20], [2, 20]]  # of 96 pixels
+    samples = [
+        page(0, "legible words", wide),
+        page(1, "words " * 40, wide),  # 1.7 pixels a character
+        page(2, "flat words", [[2, 2], [90, 2], [90, 3], [2, 3]]),
+    ]
+    assert {one.width for one in samples} == {96} and {one.height for one in samples} == {96}
+    _, counts = outcomes(tmp_path / "all", samples, dataset="synthdog-en")
+    assert counts == {("kept", None): 3}
+    folder = build(tmp_path / "all" / "cleaned", tmp_path / "some", "--legible-at", "448")
+    rows = [(r["outcome"], r["rule"], r["threshold"]) for r in ledger(folder)]
+    assert set(rows) == {("kept", None, None), ("dropped", "narrow_text", 6.0), ("dropped", "low_text", 10.0)}
+
+
 def test_wrong_size_spoils_only_what_has_coordinates(tmp_path):
     folder, counts = outcomes(tmp_path, [sample("grit", "grounded_caption", 0, width=640)], dataset="grit")
     assert counts == {("error", "size_mismatch"): 3} and len(folder) == 0

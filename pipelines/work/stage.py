@@ -7,6 +7,7 @@ import functools
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +20,7 @@ from corpus.damage import CorruptSample
 from corpus.folder import OutputFolder
 from corpus.formats import BadSample, Unfit, format_sample
 from corpus.ledger import DROPPED, KEPT, schema
+from corpus.legibility import Legibility
 from corpus.mixture import copies, positions
 from corpus.packing import plan_packs
 from corpus.pieces import Encoded, Encoder
@@ -48,6 +50,7 @@ class Recipe:
     max_images: int  # of a pack
     seed: int
     limit: int | None = None  # cleaned rows looked at in each slice
+    legible_at: int = 0  # OCR samples must be legible when squashed to so many pixels; 0: whatever they are
 
 
 @dataclass(slots=True)
@@ -142,7 +145,10 @@ class _Builder:
                 yield "", Unfit("empty_text", 0, 1), 0
         else:
             _check_images(sample, placed=self._task in GROUNDING or self._task == "ocr")
-            for result in format_sample(sample, self._task):
+            results = list(format_sample(sample, self._task))
+            if self._task == "ocr" and self._recipe.legible_at:
+                results = [_illegible(sample, Legibility(self._recipe.legible_at)) or result for result in results]
+            for result in results:
                 if isinstance(result, Unfit):
                     yield result.suffix, result, 0
                 else:
@@ -209,6 +215,19 @@ class _Row:
     row: int
     dataset: str
     place: tuple[int, int]
+
+
+def _illegible(sample: Sample, legibility: Legibility) -> Unfit | None:
+    """Return why a sample of valid lines cannot be read at the training size: the line that is worst; None: it can."""
+    measured = [
+        legibility.measure(line["text"], line["quad"], sample.width, sample.height)
+        for line in sample.annotations["lines"]
+        if line["text"]
+    ]
+    advance, ink = (min(values, default=inf) for values in zip(*measured, strict=True)) if measured else (inf, inf)
+    if advance < legibility.advance:
+        return Unfit("narrow_text", advance, legibility.advance)
+    return Unfit("low_text", ink, legibility.ink) if ink < legibility.ink else None
 
 
 def _kept_row(candidate: Candidate, pack: int) -> dict:

@@ -6,11 +6,16 @@
 Ink: of all ink in the quads and in a ring a quarter line wide around them, the share inside (`caught`); a table's rules
 and underlines lie outside and lower it. Text: the visible lines against poppler's `pdftotext` (installed apart) or the
 document's innerText, as character bigrams in common (Dice, after NFKC, without white space), so that the order of lines
-does not count, but that within a line does. `--sheets` writes contact sheets with the quads drawn.
+does not count, but that within a line does; and `order`, each line beside the one of the witness that is most like it,
+as characters in common in the same order. Legible: the page is cut into windows as by the jobs, without their rules;
+`unreadable` is the share of lines that have less than 5 pixels for a character (8 for a full-width one) or 8 of ink
+after the squash, by the plain measure of `benchmarks.legibility`: what the rules are there to drop. `--sheets` writes
+contact sheets with the quads drawn.
 """
 
 import argparse
 import collections
+import difflib
 import glob
 import subprocess
 import unicodedata
@@ -20,11 +25,13 @@ import numpy as np
 import pymupdf
 from PIL import Image, ImageDraw
 
+from corpus.legibility import Legibility, squashed, widths
 from renderers import pdf
 from renderers.charset import decode_html
 from renderers.html import BrowserLimits, HtmlRenderer, HtmlSettings
 from renderers.ink import ink_report, luminance
-from renderers.page import BadDocument, Page
+from renderers.page import BadDocument, Line, Page
+from renderers.windows import Budget, Window, cut
 
 COLOURS = ((220, 0, 0), (0, 130, 0), (0, 0, 230))
 CELL, COLUMNS, ROWS = 640, 4, 3
@@ -92,11 +99,35 @@ def compare(name: str, page: Page, witness: str) -> dict:
     ours, theirs = letters(" ".join(line.text for line in page.lines)), letters(witness)
     a, b = bigrams(ours), bigrams(theirs)
     common = sum((a & b).values())
+    windows = cut(page.lines, page.width, page.height, Budget(), page.faint)
+    unreadable = [is_unreadable(line, window) for window in windows for line in window.lines]
     return {
+        "unreadable": float(np.mean(unreadable)) if unreadable else 0.0, "order": in_order(page, witness),
         "name": name, "lines": len(page.lines), "hidden": page.hidden, **ink,
         "agreement": 2 * common / max(sum(a.values()) + sum(b.values()), 1) if a or b else 1.0,
         "ours": len(ours), "theirs": len(theirs), "common": common, "more": some(a - b), "less": some(b - a),
     }  # fmt: skip
+
+
+def is_unreadable(line: Line, window: Window, size: int = Legibility.train_size) -> bool:
+    """Whether a line is too narrow or too low once its window has been squashed to `size` pixels."""
+    x0, y0, x1, y1 = window.box
+    along, across = squashed(line.text, line.quad, size / (x1 - x0), size / (y1 - y0))
+    narrow, wide = widths(line.text)
+    return along < 5 * narrow + 8 * wide or across < 8
+
+
+def in_order(page: Page, witness: str) -> float:
+    """Return the share of our characters that the most similar line of the witness has in the same order."""
+    theirs = [found for found in map(letters, witness.splitlines()) if found]
+    bags = [collections.Counter(found) for found in theirs]
+    common = total = 0
+    for ours in filter(None, (letters(line.text) for line in page.lines)):
+        bag = collections.Counter(ours)
+        likely = sorted(range(len(theirs)), key=lambda i: -(bag & bags[i]).total() / max(len(theirs[i]), len(ours)))[:3]
+        found = [difflib.SequenceMatcher(None, ours, theirs[i], autojunk=False).ratio() for i in likely]
+        common, total = common + len(ours) * max(found, default=0.0), total + len(ours)
+    return common / max(total, 1)
 
 
 def letters(text: str) -> str:
@@ -119,12 +150,14 @@ def report(rows: list[dict], worst: int) -> None:
     characters = sum(row["ours"] + row["theirs"] for row in rows)
     overall = sum(row["agreement"] * (row["ours"] + row["theirs"]) for row in rows) / max(characters, 1)
     print(f"{len(rows)} pages, {len(with_lines)} with lines, {sum(row['lines'] for row in rows)} lines")
-    for measure in ("caught", "inside", "outside", "agreement"):
+    for measure in ("caught", "inside", "outside", "agreement", "order", "unreadable"):
         values = [row[measure] for row in with_lines]
         quantiles = np.quantile(values, (0.05, 0.25, 0.5))
         print(f"  {measure:10s} mean {np.mean(values):.4f}   5 % {quantiles[0]:.3f}   25 % {quantiles[1]:.3f}"
               f"   median {quantiles[2]:.3f}")  # fmt: skip
     print(f"  agreement weighted by characters {overall:.4f}")
+    lines = max(sum(row["lines"] for row in rows), 1)
+    print(f"  unreadable lines {sum(row['unreadable'] * row['lines'] for row in rows) / lines:.4f} at 448 pixels")
     print("\nworst by ink")
     for row in sorted(with_lines, key=lambda row: row["caught"])[:worst]:
         print(f"  {row['caught']:.3f}  inside {row['inside']:.3f}  outside {row['outside']:.3f}  {row['name']}")

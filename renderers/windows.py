@@ -145,32 +145,34 @@ def _best_cut(items: list[Item], region: Rect, budget: Budget):
 def _gaps(items: list[Item], axis: int, by_height: bool, budget: Budget):
     """Yield (badness, axis, number of items before, gap start, gap end) for every clean cut across an axis."""
     ordered = sorted(items, key=lambda item: item.place[axis])
+    starts = np.array([item.place[axis] for item in ordered])
+    reach = np.maximum.accumulate([item.place[axis + 2] for item in ordered])
+    cuts = np.flatnonzero(starts[1:] >= reach[:-1]) + 1
+    if not len(cuts):
+        return
     weights = [item.box[3] - item.box[1] if by_height else item.cost for item in ordered]
-    total, before, reach = math.fsum(weights), 0.0, float("-inf")
+    total, before = math.fsum(weights), np.cumsum(weights)
     typical = sorted(item.box[3] - item.box[1] for item in items)[len(items) // 2]
-    blurred = _illegible_shares(ordered, budget)
-    for at, (item, weight) in enumerate(zip(ordered, weights, strict=True)):
-        if at and item.place[axis] >= reach:
-            imbalance = abs(2 * before / total - 1)
-            width = min((item.place[axis] - reach) / max(typical, 1.0), 2.0)
-            yield imbalance - 0.15 * width + 2 * blurred[at], axis, at, reach, item.place[axis]
-        before += weight
-        reach = max(reach, item.place[axis + 2])
+    for at, blurred in zip(cuts.tolist(), _illegible_shares(ordered, cuts, budget).tolist(), strict=True):
+        start, end = float(reach[at - 1]), float(starts[at])
+        imbalance = abs(2 * float(before[at - 1]) / total - 1)
+        width = min((end - start) / max(typical, 1.0), 2.0)
+        yield imbalance - 0.15 * width + 2 * blurred, axis, at, start, end
 
 
-def _illegible_shares(ordered: list[Item], budget: Budget) -> np.ndarray:
-    """Return, for every cut before item `at`, the share of items that cannot be read in the part that they are in."""
+def _illegible_shares(ordered: list[Item], cuts: np.ndarray, budget: Budget) -> np.ndarray:
+    """Return, for every cut before item `cuts[i]`, the share of items that cannot be read in the part they are in."""
     boxes, room = np.array([item.box for item in ordered]), np.array([item.room for item in ordered])
     first = np.concatenate([np.minimum.accumulate(boxes[:, :2]), np.maximum.accumulate(boxes[:, 2:])], axis=1)
     back = boxes[::-1]
     second = np.concatenate([np.minimum.accumulate(back[:, :2]), np.maximum.accumulate(back[:, 2:])], axis=1)[::-1]
-    shares = np.zeros(len(ordered))
-    for part, rows in ((first[:-1], np.tri(len(ordered) - 1, len(ordered), 0, bool)),
-                       (second[1:], ~np.tri(len(ordered) - 1, len(ordered), 0, bool))):  # fmt: skip
+    before = np.arange(len(ordered))[None, :] < cuts[:, None]
+    shares = np.zeros(len(cuts))
+    for part, rows in ((first[cuts - 1], before), (second[cuts], ~before)):
         size = part[:, 2:] - part[:, :2] + 2 * MARGIN
         size = np.maximum(size, size[:, ::-1] / budget.longest)
         blurred = (size[:, None, :] > room[None, :, :]).any(axis=2)
-        shares[1:] += (blurred & rows).sum(axis=1) / len(ordered)
+        shares += (blurred & rows).sum(axis=1) / len(ordered)
     return shares
 
 

@@ -65,6 +65,13 @@ def make_parser() -> argparse.ArgumentParser:
         "--queries", type=int, help="the adapter's queries; default: those that the stage folder was built with"
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
+    group = parser.add_argument_group("watching", "what the run shows on the way, of data that it does not train on")
+    group.add_argument("--watch-every", type=int, default=500, metavar="STEPS", help="default: 500, and at the end")
+    group.add_argument("--watch-data", metavar="DIR", help="stage folder: the loss of its first packs")
+    group.add_argument("--watch-packs", type=int, default=64, help="so many; default: 64")
+    text = "cleaned shards: some of their questions are asked and scored, some answers drawn"
+    group.add_argument("--watch-shards", nargs="+", action="extend", default=[], metavar="GLOB", help=text)
+    group.add_argument("--watch-questions", type=int, default=64, help="so many; default: 64")
     group = parser.add_argument_group("settings", "defaults: Table 8 of the paper, changed for tiny and small")
     for name, (kind, text) in SETTINGS.items():
         group.add_argument(f"--{name}", type=kind, help=text)
@@ -101,7 +108,18 @@ def job_of(args: argparse.Namespace, device: str):
     from trainer.run import Job
 
     own = ("stage", "data", "output", "size", "init", "resume", "vision", "vision_weights", "language", "queries")
-    return Job(**{name: getattr(args, name) for name in own}, device=device, flags=flags_of(args))
+    return Job(
+        **{name: getattr(args, name) for name in own}, device=device, flags=flags_of(args), watch=_watch_of(args)
+    )
+
+
+def _watch_of(args: argparse.Namespace):
+    from trainer.watch import Watch
+
+    if not (args.watch_data or args.watch_shards):
+        return None
+    return Watch(every=args.watch_every, data=args.watch_data, packs=args.watch_packs,
+                 shards=tuple(args.watch_shards), questions=args.watch_questions)  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:

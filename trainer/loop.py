@@ -91,30 +91,31 @@ def _accumulate(run: Run, batches: Iterator[dict]) -> _Done:
         before_micro_batch(run.model, run.settings, run.world, last=i + 1 == run.plan.micro_batches)
         loss, each = run.model(inputs)
         loss.backward()
-        done.losses.append(_per_pack(each, inputs["owners"], len(batch["rows"])))
+        done.losses.append(per_pack(each, inputs["owners"], len(batch["rows"])))
         done.rows += batch["rows"]
         done.replaced += batch["replaced"]
         done.padded += batch["padded"] if batch["rows"] else 0
     return done
 
 
-def _per_pack(each: torch.Tensor, owners: torch.Tensor, packs: int) -> torch.Tensor:
-    """Sums of losses by owner. Not index_add, whose atomic additions on a GPU have no fixed order."""
+def per_pack(each: torch.Tensor, owners: torch.Tensor, packs: int) -> torch.Tensor:
+    """Sums of losses [Y] by owner [Y], float64 [packs]. Not index_add: its additions on a GPU have no fixed order."""
     mine = owners == torch.arange(packs, device=owners.device)[:, None]
     return torch.where(mine, each.double(), 0.0).sum(1)
 
 
 def _sum_over_ranks(run: Run, done: _Done, stop: bool) -> torch.Tensor:
-    """float64: _COUNTS, _OTHERS, the tasks' losses, the tasks' supervised tokens; on the device, in one reduction."""
-    of_task = [[row["task"] == task for row in done.rows] for task in TASKS]
+    """float64: _COUNTS, _OTHERS, the tasks' losses, supervised tokens and samples; on the device, in one reduction."""
+    of_task, of_tasks = [[row["task"] == task for row in done.rows] for task in TASKS], []
     counts = [sum(row[name] for row in done.rows) for name in _COUNTS]
     counts += [done.padded, len(done.replaced), done.wait, stop]
-    supervised = [sum(row["supervised"] for row in done.rows if row["task"] == task) for task in TASKS]
+    for name in ("supervised", "samples"):
+        of_tasks += [sum(row[name] for row in done.rows if row["task"] == task) for task in TASKS]
     device = run.world.device
     mine = torch.tensor(of_task, device=device).view(len(TASKS), len(done.rows))
     losses = torch.where(mine, torch.cat(done.losses), 0.0).sum(1)
-    counts, supervised = (torch.tensor(v, dtype=torch.float64, device=device) for v in (counts, supervised))
-    return run.world.sum(torch.cat([counts, losses, supervised]))
+    counts, of_tasks = (torch.tensor(v, dtype=torch.float64, device=device) for v in (counts, of_tasks))
+    return run.world.sum(torch.cat([counts, losses, of_tasks]))
 
 
 def _tell(values: list[float]) -> dict:
@@ -122,7 +123,8 @@ def _tell(values: list[float]) -> dict:
     names = (*_COUNTS, *_OTHERS)
     told = dict(zip(names, values[: len(names)], strict=True))
     rest, told["norm"] = values[len(names) : -1], values[-1]
-    losses, counts = rest[: len(TASKS)], rest[len(TASKS) :]
+    losses, counts, samples = (rest[i : i + len(TASKS)] for i in range(0, len(rest), len(TASKS)))
+    told["mix"] = {task: int(n) for task, n in zip(TASKS, samples, strict=True) if n}
     told["loss_sum"] = sum(losses)
     told["tasks"] = {t: loss / n for t, loss, n in zip(TASKS, losses, counts, strict=True) if n}
     return told
@@ -155,6 +157,7 @@ def _record(run: Run, step: int, totals: dict, rates: dict, seconds: float) -> d
         "grad_norm": totals["norm"],
         "seconds": seconds,
         "samples": int(totals["samples"]),
+        "samples_per_task": totals["mix"],
         "tokens": int(totals["tokens"]),
         "supervised": int(totals["supervised"]),
         "images": int(totals["images"]),

@@ -6,6 +6,7 @@ Loss is the mean cross-entropy per supervised token, in nats. Rates are per seco
 import json
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 METRICS = "metrics.jsonl"
@@ -30,6 +31,8 @@ class Progress:
 
     def __init__(self, run: Path, first_step: int, steps: int):
         self.run, self.first_step, self.steps = Path(run), first_step, steps
+        self._mix: Counter = Counter()
+        self._totals: Counter = Counter()
         self.run.mkdir(parents=True, exist_ok=True)
         self._forget_lost_steps()
         self._file = open(self.run / METRICS, "a", encoding="utf-8", buffering=1)  # noqa: SIM115
@@ -46,6 +49,8 @@ class Progress:
 
     def step(self, record: dict) -> None:
         """Record one step; `record` has scalars, and dicts of scalars for what is told per task or per part."""
+        self._count(record)
+        record = record | {"so_far": self._so_far()}
         self._file.write(json.dumps(record) + "\n")
         for name, value in _flat(record):
             self._board.add_scalar(name, value, record["step"])
@@ -53,12 +58,31 @@ class Progress:
             self.note(f"pack {bad['pack']}: {bad['error']} ({bad['detail']}); {bad['by']} took its place")
         self._line.show(record)
 
+    def show(self, step: int, pictures) -> None:
+        """Show answers in TensorBoard: (task, key, picture [height, width, 3] or None, text) each."""
+        for task, key, picture, text in pictures:
+            self._board.add_text(f"{task}/{key}", text, step)
+            if picture is not None:
+                self._board.add_image(f"{task}/{key}", picture, step, dataformats="HWC")
+
     def note(self, text: str) -> None:
         self._line.print(text)
+
+    def _count(self, record: dict) -> None:
+        self._mix.update(record.get("samples_per_task", {}))
+        self._totals.update({name: record[name] for name in ("samples", "tokens", "images", "seconds")})
+
+    def _so_far(self) -> dict:
+        """Of all steps of the run: samples, each task's share of them, and tokens and images per second."""
+        total, seconds = sum(self._mix.values()), max(self._totals["seconds"], 1e-9)
+        rates = {f"{name}_per_second": self._totals[name] / seconds for name in ("tokens", "images")}
+        return {"samples": total, **rates, **{f"share_{task}": count / total for task, count in self._mix.items()}}
 
     def _forget_lost_steps(self) -> None:
         # A killed run has written metrics of steps that its last checkpoint does not hold; they are done again.
         kept = [record for record in read_metrics(self.run) if record["step"] <= self.first_step]
+        for record in kept:
+            self._count(record)
         text = "".join(json.dumps(record) + "\n" for record in kept)
         (self.run / METRICS).write_text(text)
 
@@ -90,6 +114,8 @@ def describe(record: dict, steps: int) -> str:
         speed,
         f"data wait {record['data_wait']:.0%}",
     ]
+    if held_out := record.get("held_out"):
+        parts.insert(2, f"held out {held_out['all']:.3f}")
     return "  ".join(parts + ([f"replaced {record['replaced']}"] if record["replaced"] else []))
 
 

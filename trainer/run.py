@@ -20,6 +20,7 @@ from trainer.quantise import quantise_blocks
 from trainer.sizes import SIZES, ModelConfig, with_vocabulary
 from trainer.stages import Settings, freeze, make_settings
 from trainer.towers import tower_config
+from trainer.watch import Watch, open_watcher
 from trainer.weights import Source, fill, materialise, random_source, state_source
 
 
@@ -41,6 +42,7 @@ class Job:
     language: str | None = None
     queries: int | None = None
     resume: str | None = None
+    watch: Watch | None = None
     device: str = "cpu"
     flags: dict = field(default_factory=dict)
 
@@ -199,14 +201,17 @@ def _train(job: Job, run: Run, folder: StageFolder, record: dict, first: int) ->
     with ExitStack() as stack:
         asked = stack.enter_context(_sigterm())
         progress = stack.enter_context(Progress(job.output, first, settings.steps)) if world.rank == 0 else None
+        watcher = open_watcher(run, job.watch, folder, settings.stage)
         if progress:
             progress.note(_announce(run, folder, first))
         for step in range(first, settings.steps):
             metrics = train_step(run, stream, step, stop=bool(asked))
             stop = metrics.pop("stop")
             refuse_rot(folder, rotten, metrics.get("replaced_packs", []))
+            metrics |= watcher.look(step + 1) if watcher else {}
             if progress:
                 progress.step(metrics)
+                progress.show(step + 1, watcher.pictures if watcher and "scores" in metrics else ())
             last = step + 1 == settings.steps or stop
             if last or (step + 1) % settings.save_every == 0:
                 checkpoint.save(job.output, step + 1, run.model, run.optimizer, record, settings.keep, world)

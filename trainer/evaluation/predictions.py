@@ -21,13 +21,14 @@ def predict(
     with open(path, "a", encoding="utf-8") as file:
         for group in (todo[i : i + batch] for i in range(0, len(todo), batch)):
             file.writelines(
-                json.dumps(record, ensure_ascii=False) + "\n" for record in _answer(group, predictor, store)
+                json.dumps(record, ensure_ascii=False) + "\n" for record in answers(group, predictor, store)
             )
             file.flush()
             report(len(group))
 
 
-def _answer(group: Sequence[Question], predictor: Predictor, store) -> Iterator[dict]:
+def answers(group: Sequence[Question], predictor: Predictor, store) -> Iterator[dict]:
+    """Yield a record for every question of a group, which is asked at once: its answer, or why there is none."""
     usable, images = [], []
     for question in group:
         try:

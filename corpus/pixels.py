@@ -12,9 +12,17 @@ def to_rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # convert() would copy it
 
 
 def squash(image: Image.Image, size: int) -> np.ndarray:
-    """Scale an RGB image to size x size, bicubic, as CLIP's preprocessing does but without a crop: uint8 [3, S, S]."""
-    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
+    """Scale an RGB image to size x size, bicubic, as CLIP's preprocessing does but without a crop: uint8 [3, S, S].
+
+    By torch's antialiased resize on bytes that lie channels last: Pillow's pixels but for some roundings, in a third to
+    a fifth of its time (docs/benchmarks.md).
+    """
+    import torch  # seconds, which what only opens images should not cost
+    from torch.nn.functional import interpolate
+
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    return interpolate(pixels[None], (size, size), mode="bicubic", antialias=True)[0].numpy()

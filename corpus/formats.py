@@ -256,9 +256,14 @@ def _valid_boxes(region: dict, sample: Sample) -> tuple[list[tuple[int, int, int
     return valid, len(boxes) - len(valid)
 
 
+def expressions_of(sample: Sample) -> list[dict]:
+    """Return what points at the boxes of an image: its owner's referring expressions (GRIT), else its regions."""
+    return sample.annotations.get("expressions") or sample.annotations["regions"]
+
+
 def _regions(sample: Sample) -> Iterator[tuple[str, str, list | Unfit, int]]:
     """Yield (key suffix, phrase, normalised boxes or why there are none, boxes dropped) for each region."""
-    regions = sample.annotations["regions"]
+    regions = expressions_of(sample)
     if not regions:
         yield "", "", Unfit("no_valid_box", 0, 1, "no regions"), 0
     for i, region in enumerate(regions):

@@ -2,13 +2,14 @@
 """Clean grounding sets (Qwen-VL A.3): GRIT, Visual Genome regions, RefCOCO, RefCOCO+, RefCOCOg, COCO instances.
 
 A row becomes one sample with its phrases and their boxes; build_stage.py makes the tasks of it: grounded captions
-(GRIT), referring expressions and region captions. GRIT's recursive boxes are resolved so that most boxes stay.
+(GRIT), referring expressions and region captions. GRIT's recursive boxes are resolved so that most boxes stay in the
+caption; its own referring expressions are kept beside it.
 """
 
 import argparse
 import functools
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -40,6 +41,8 @@ ROWS_AT_ONCE = 512
 SCORES = annotated.IMAGE_SCORES | {
     "phrases": pa.int32(),  # kept
     "boxes": pa.int32(),  # kept
+    "expressions": pa.int32(),  # GRIT's referring expressions, for referring and region captions
+    "expression_boxes": pa.int32(),  # theirs
     "boxes_recursive": pa.int32(),  # given up, because their phrase overlaps another
     "boxes_below_optimum": pa.int32(),  # of those, how many the exact optimum would have kept
     "boxes_outside": pa.int32(),  # without area inside the image
@@ -161,13 +164,18 @@ class _Cleaner:
     def flush(self) -> None:
         """Clean the texts of the rows that are waiting, and write them."""
         batch, self._batch = self._batch, []
-        grounded = [result.grounded for _, _, result, _ in batch if isinstance(result, _Resolved)]
-        cleaned = iter(clean_grounded(grounded, self._dataset.rules, self._dataset.language, self._known))
+        resolved = [result for _, _, result, _ in batch if isinstance(result, _Resolved)]
+        cleaned = self._cleaned([result.grounded for result in resolved])
+        said = self._cleaned([result.expressions for result in resolved])
         for key, number, result, columns in batch:
             if isinstance(result, Verdict):
                 self._sink.lose(key, number, result, **columns)
             else:
+                _, result.said, _ = next(said)
                 self._write(key, number, result, *next(cleaned), columns)
+
+    def _cleaned(self, grounded: Sequence[Grounded]) -> Iterator[tuple[str, list[dict], dict]]:
+        return iter(clean_grounded(grounded, self._dataset.rules, self._dataset.language, self._known))
 
     def _resolve(self, row: GroundingRow | BadRow, columns: dict) -> "_Resolved":
         """Return what a row says of its image, filling its ledger columns. Raises Lost."""
@@ -200,13 +208,16 @@ class _Cleaner:
         chosen, best = self._choose(candidates), boxes_in(exact(candidates))
         columns["boxes_recursive"] = boxes_in(candidates) - boxes_in(chosen)
         columns["boxes_below_optimum"] = best - boxes_in(chosen)
-        return _Resolved(row, picture, Grounded(row.caption, chosen))
+        expressions = join_by_text((p.text, box) for p, box in phrases if p.expression)
+        return _Resolved(row, picture, Grounded(row.caption, chosen), expressions)
 
     def _write(
         self, key: str, number: int, result: "_Resolved", text: str, regions: list, verdict: dict, columns
     ) -> None:
         before = columns.pop("text_before")
         columns |= {"phrases": len(regions), "boxes": sum(len(region["boxes"]) for region in regions)}
+        said = [len(expression["boxes"]) for expression in result.said]
+        columns |= {"expressions": len(said), "expression_boxes": sum(said)}
         columns |= {name: value for name, value in verdict.items() if name not in ("outcome", "rule")}
         if verdict["outcome"] == ERROR:
             self._sink.error(key, number, verdict["rule"], text_before=before, **columns)
@@ -221,28 +232,36 @@ class _Cleaner:
         sample = Sample(
             key=key, dataset=dataset.name, task=dataset.tasks[0], language=dataset.language, text=text,
             width=picture.width, height=picture.height, images=[picture.image],
-            source={**result.row.source, "split": result.row.split, "row": number}, annotations={"regions": regions},
+            source={**result.row.source, "split": result.row.split, "row": number},
+            annotations={"regions": regions} | ({"expressions": result.said} if result.said else {}),
         )  # fmt: skip
         self._sink.keep(sample, number, **columns, **changed)
+
+
+_NONE = Grounded(None, [])
 
 
 class _Resolved:
     """A row with its image and what it says of it."""
 
-    def __init__(self, row: GroundingRow, picture, grounded: Grounded):
-        self.row, self.picture, self.grounded = row, picture, grounded
+    def __init__(self, row: GroundingRow, picture, grounded: Grounded, expressions: Grounded = _NONE):
+        self.row, self.picture, self.grounded, self.expressions = row, picture, grounded, expressions
+        self.said: list[dict] = []  # the expressions after cleaning
 
 
 def _print_audit(folder: OutputFolder, method: str) -> None:
     """Print how many boxes the choice of phrases kept, and how many the exact optimum would have kept."""
-    kept = lost = 0
+    names = ("boxes", "boxes_below_optimum", "expressions", "expression_boxes")
+    sums = dict.fromkeys(names, 0)
     for manifest in folder.manifests().values():
-        table = folder.table(manifest, columns=["boxes", "boxes_below_optimum"])
-        kept += pc.sum(table["boxes"]).as_py() or 0
-        lost += pc.sum(table["boxes_below_optimum"]).as_py() or 0
+        table = folder.table(manifest, columns=list(names))
+        sums = {name: total + (pc.sum(table[name]).as_py() or 0) for name, total in sums.items()}
+    kept, lost = sums["boxes"], sums["boxes_below_optimum"]
     if kept:
         share = 100 * lost / (kept + lost)
         print(f"boxes kept: {kept:,} ({method}); the exact optimum would keep {lost:,} more ({share:.3f} %)")
+    if sums["expressions"]:
+        print(f"referring expressions: {sums['expressions']:,} with {sums['expression_boxes']:,} boxes")
 
 
 if __name__ == "__main__":

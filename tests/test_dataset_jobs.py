@@ -6,6 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from corpus.formats import format_sample
+from corpus.pieces import text_of
 from corpus.records import decode_image, image_header
 from corpus.shards import ShardWriter
 from pipelines import clean_captions, clean_chat, clean_grounding, clean_text, clean_vqa, dedup
@@ -298,7 +300,23 @@ def test_grit_bees_in_pixels_with_spans(tmp_path, method, capsys):
     bees, flower = next(iter(found.values())).annotations["regions"]
     assert BEES[slice(*bees["span"])] == "bees" and bees["boxes"][0] == pytest.approx([132.2, 61.2, 166.6, 81.2])
     assert len(bees["boxes"]) == 2 and BEES[slice(*flower["span"])] == "an apricot flower"
-    assert "boxes kept: 9" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "boxes kept: 9" in said and "referring expressions: 6 with 9 boxes" in said
+
+
+def test_grit_refers_by_its_own_expressions_and_captions_by_the_chosen_spans(tmp_path):
+    images = put_images(tmp_path / "images", ["000000000.jpg"], width=200, height=100)
+    run_job(clean_grounding, "--dataset", "grit", "--images", images, "--input",
+            grit(tmp_path / "coyo_0_snappy.parquet"), "--output", tmp_path / "out")  # fmt: skip
+    (sample,) = samples(tmp_path / "out").values()
+    whole = BEES[BEES.index("bees") :]
+    assert [(e["text"], len(e["boxes"])) for e in sample.annotations["expressions"]] == [
+        (whole, 2), ("an apricot flower", 1)
+    ]  # fmt: skip
+    referring = [text_of(made.pieces) for made in format_sample(sample, "referring")]
+    assert f"<ref>{whole}</ref>" in referring[0] and len(referring) == 2
+    (caption,) = format_sample(sample, "grounded_caption")
+    assert "<ref>bees</ref>" in text_of(caption.pieces) and f"<ref>{whole}" not in text_of(caption.pieces)
 
 
 def test_ai2d_letters_are_drawn_where_the_question_needs_them(tmp_path):
@@ -341,7 +359,7 @@ def test_questions_share_their_image_and_number_their_keys(tmp_path):
 
 
 def test_dedup_removes_or_marks_and_lets_questions_share_an_image(tmp_path):
-    pairs = [(f"http://x/{i}.jpg", f"picture {i}", jpeg(i)) for i in (0, 1, 2)]
+    pairs = [(f"http://x/{i}.jpg", f"scene number {i}", jpeg(i)) for i in (0, 1, 2)]
     pairs += [("http://x/9.jpg", "small two", jpeg(2, width=160, height=120)), ("http://y/0.jpg", "again", jpeg(0))]
     run_job(clean_captions, "--dataset", "cc12m", "--texts-per-image", "all", "--input",
             caption_shard(tmp_path / "0.tar", pairs),

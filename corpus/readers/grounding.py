@@ -32,10 +32,11 @@ _BOXES = pa.list_(pa.list_(pa.float64()))
 
 
 class GritPair(TypedDict):
-    """A row of GRIT; `items` are the phrases of both its lists."""
+    """A row of GRIT; `items` are the phrases of both its lists, noun chunks first."""
 
     caption: str
     items: list
+    chunks: NotRequired[int]  # how many of the items are noun chunks; all where it is missing
     id: NotRequired[Id | None]
     key: NotRequired[Id | None]
     url: NotRequired[str | None]
@@ -178,7 +179,9 @@ def _grit_records(batch: pa.RecordBatch) -> list[dict | BadRow]:
     except Exception as error:
         return [BadRow(DAMAGED, f"no rows of GRIT: {why_data(error)}", rows=batch.num_rows)]
     columns = [dict(zip(texts, values, strict=True)) for values in zip(*texts.values(), strict=True)]
-    return [record | {"items": boxes[0](i) + boxes[1](i)} for i, record in enumerate(columns)]
+    return [
+        record | {"items": boxes[0](i) + boxes[1](i), "chunks": len(boxes[0](i))} for i, record in enumerate(columns)
+    ]
 
 
 def _texts(column: pa.Array) -> list:
@@ -205,7 +208,7 @@ def _nested(column) -> Callable[[int], list[list[float]]]:
 def grit(record: Mapping, tables: Mapping, path: str) -> Iterator[GroundingRow | BadRow]:
     """GRIT: caption, url, id, key and `items`, [start, end, x0, y0, x1, y1, score] of noun_chunks and ref_exps."""
     caption, phrases = record["caption"], []
-    for item in record["items"]:
+    for place, item in enumerate(record["items"]):
         if len(item) < 6:
             yield BadRow("bad_record", f"a phrase of {len(item)} numbers, where 7 were expected")
             return
@@ -213,7 +216,8 @@ def grit(record: Mapping, tables: Mapping, path: str) -> Iterator[GroundingRow |
         if not 0 <= start < end <= len(caption):
             yield BadRow("bad_span", f"[{start}, {end}) of a caption of {len(caption)} characters: was it changed?")
             return
-        phrases.append(Phrase(caption[start:end], _box(item[2:6]), start, end, item[6] if len(item) > 6 else 1.0))
+        score, expression = item[6] if len(item) > 6 else 1.0, place >= record.get("chunks", len(record["items"]))
+        phrases.append(Phrase(caption[start:end], _box(item[2:6]), start, end, score, expression))
     source = {name: record[name] for name in ("id", "key", "url") if record.get(name) is not None}
     names = tuple(str(record[name]) for name in ("key", "id") if record.get(name) is not None)
     image = ImageRef(names=names, ids=(f"coyo:{record.get('id')}",), url=record.get("url"))

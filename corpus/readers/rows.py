@@ -74,7 +74,7 @@ class Phrase(NamedTuple):
     """A phrase with one box; a phrase of several boxes is several of these with one span.
 
     `start` and `end` are characters of the row's caption, or None where there is no caption; `box` is in the row's
-    convention.
+    convention. `expression`: its owner wrote it to point at the box; else it is a part of the caption.
     """
 
     text: str
@@ -82,6 +82,7 @@ class Phrase(NamedTuple):
     start: int | None = None
     end: int | None = None
     score: float = 1.0
+    expression: bool = False
 
 
 @dataclass(slots=True, kw_only=True)

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from corpus.formats import expressions_of
 from corpus.readers.rows import BadFile, ImageRef
 from corpus.readers.slices import open_file
 from corpus.records import Sample, from_members
@@ -71,12 +72,12 @@ def _of_vqa(sample: Sample) -> list[Question]:
 
 
 def _of_referring(sample: Sample) -> list[Question]:
-    regions = enumerate(sample.annotations["regions"])
+    regions = enumerate(expressions_of(sample))
     return [_question(sample, "iou", r["boxes"], f"-r{i}", text=r["text"]) for i, r in regions]
 
 
 def _of_region(sample: Sample) -> list[Question]:
-    regions = enumerate(sample.annotations["regions"])
+    regions = enumerate(expressions_of(sample))
     return [_question(sample, "exact_match", [f"is {r['text']}"], f"-r{i}", box=r["boxes"][0]) for i, r in regions]
 
 

@@ -39,7 +39,9 @@ def in_browser(browser, address, *steps, width=1300, scheme="light"):
     """Open the page, run `steps` on it and return what each gave. A script's error or a load from elsewhere fails."""
 
     async def run():
-        chromium = await launch(executablePath=browser, args=["--no-sandbox", "--disable-gpu"], handleSIGINT=False)
+        chromium = await launch(
+            executablePath=browser, args=["--no-sandbox", "--disable-gpu"], handleSIGINT=False, handleSIGTERM=False
+        )
         said = []
         try:
             page = await chromium.newPage()

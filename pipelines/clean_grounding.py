@@ -7,7 +7,6 @@ caption; its own referring expressions are kept beside it.
 """
 
 import argparse
-import functools
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -112,13 +111,6 @@ def divide(inputs: list[str], reader: str) -> tuple[str, list[str], list[str]]:
     return reader, rows, beside
 
 
-@functools.lru_cache(maxsize=1)
-def _tables(paths: tuple[str, ...], reader: str, content: str) -> Mapping:
-    """Read what rows are looked up in; once per process and `content`, the fingerprint of the files."""
-    make = grounding.READERS[reader].tables
-    return make(list(paths)) if make and paths else {}
-
-
 def clean_split(
     split: Split, sink: Sink, *, dataset: Dataset, reader: str, pictures: Mapping, method: str,
     convention: str | None, keep: tuple[str, ...], limit: int | None = None,
@@ -130,10 +122,11 @@ def clean_split(
     if annotated.slice_of(split).format == UNREADABLE:
         tables, read = {}, slices.read
     elif layout.own_tables:
-        tables, why = looked_up(lambda: _tables((url,), reader, str(split.fingerprint["files"])))
+        tables, why = looked_up(lambda: annotated.opened(layout.tables, (url,), str(split.fingerprint["files"])))
         read = read if why is None else partial(lost, why=why)
     else:
-        tables = _tables(tuple(split.source["beside"]), reader, str(split.fingerprint["beside"]))
+        paths, content = tuple(split.source["beside"]), str(split.fingerprint["beside"])
+        tables = annotated.opened(layout.tables, paths, content) if layout.tables and paths else {}
     records = annotated.records(split, sink, limit, read)
     for row, part, result in annotated.parts(records, lambda r: layout.parse(r, tables, url), sink, layout.shape):
         if isinstance(result, GroundingRow) and convention:

@@ -6,7 +6,6 @@ training data is kept unless --splits says otherwise; --exclude keeps test and v
 """
 
 import argparse
-import functools
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -123,20 +122,14 @@ def _first_keys(path: str) -> set[str]:
     return keys
 
 
-@functools.lru_cache(maxsize=1)
-def _beside(paths: tuple[str, ...], reader: str, content: str) -> Mapping:
-    """Open what questions are looked up in; once per process and `content`, the fingerprint of the files."""
-    return vqa.READERS[reader].beside(paths)
-
-
 def clean_split(
     split: Split, sink: Sink, *, dataset: Dataset, layout: str, pictures: Mapping, answer: str,
     keep: tuple[str, ...], limit: int | None = None,
 ) -> None:  # fmt: skip
     """Clean one slice of questions: every question goes to the sink once, in input order."""
     cleaner = _Cleaner(sink, dataset, annotated.Pictures(**pictures), METHODS[answer], keep)
-    beside = _beside(tuple(split.source["beside"]), layout, str(split.fingerprint["beside"]))
     reader, url = vqa.READERS[layout], split.source["url"]
+    beside = annotated.opened(reader.beside, tuple(split.source["beside"]), str(split.fingerprint["beside"]))
     records = annotated.records(split, sink, limit)
     for row, part, question in annotated.parts(records, lambda r: reader.parse(r, beside, url), sink, reader.shape):
         key = annotated.key_of(dataset, split, row, part)

@@ -1,6 +1,7 @@
 """The arrows of the house: pipelines -> {cleaners, renderers, synth_ocr, trainer} -> corpus; Ray in one module."""
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
@@ -109,3 +110,16 @@ def test_heavy_libraries_load_only_when_asked_for(modules, absent):
     code = f"import sys, {', '.join(modules.split())}; print(*(set(sys.modules) & set({absent.split()!r})))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_what_ray_takes_from_a_command_holds_no_cache():
+    """Ray sends a script's own functions by value, but a cached one by name, and its workers do not find that."""
+    runs = re.compile(r"\bjob\.run\(|first_pass\(")
+    jobs = [file for file in (ROOT / "pipelines").glob("*.py") if runs.search(file.read_text())]
+    cached = [
+        f"{file.stem}.{node.name}"
+        for file in jobs
+        for node in ast.parse(file.read_text()).body
+        if isinstance(node, ast.FunctionDef) and any("cache" in ast.unparse(each) for each in node.decorator_list)
+    ]
+    assert len(jobs) > 12 and not cached

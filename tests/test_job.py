@@ -175,6 +175,7 @@ def test_a_relative_output_inside_rays_copy_is_refused(folder, monkeypatch):
     copy = folder / "working_dir_files" / "pkg"
     copy.mkdir(parents=True)
     monkeypatch.chdir(copy)
+    monkeypatch.setattr(job.cluster, "ROOT", copy)
     with pytest.raises(job.UserError, match="absolute path"):
         run(folder, "--output", "out")
 

@@ -59,13 +59,13 @@ class VqaReader:
             paths, lambda path: plan(path, ROWS_PER_SPLIT, self.array if detect(path) == "json" else None)
         )
 
-    def beside(self, paths: tuple[str, ...]) -> Mapping:
+    def beside(self, paths: list[str]) -> Mapping:
         """Open what questions are looked up in."""
         if self.beside_folder:
             return Files(paths)
         if self.side:
-            return Side(list(paths), self.side, self.side_id)
-        return visual_genome_images(list(paths))["coco_ids"] if paths else {}
+            return Side(paths, self.side, self.side_id)
+        return visual_genome_images(paths)["coco_ids"] if paths else {}
 
 
 def vqav2(record, side: Side, path: str) -> Iterator[VqaRow | BadRow]:

@@ -117,6 +117,15 @@ def slice_of(split: Split) -> Slice:
     return Slice(**fields | {"paths": tuple(fields["paths"]), "arrays": tuple(fields["arrays"])})
 
 
+@functools.lru_cache(maxsize=1)
+def opened(open_files: Callable[[list[str]], Mapping], paths: tuple[str, ...], content: str) -> Mapping:
+    """Open what rows are looked up in; once per process and `content`, the fingerprint of the files.
+
+    It stands here, not in the jobs: Ray's workers do not find what is cached in a script's own module.
+    """
+    return open_files(list(paths))
+
+
 def records(
     split: Split, sink: Sink, limit: int | None, read: Callable[[Slice], Iterator] = read
 ) -> Iterator[tuple[int, object]]:

@@ -199,6 +199,13 @@ def test_a_run_does_what_is_left_and_ends_in_a_page(there, capfd):
     assert not Path("out/cleaned/b").exists()
 
 
+def test_a_long_training_is_a_curve_of_some_hundred_points():
+    line = page.Line("runs/stage1", "", "done", losses=[float(i) for i in range(50_000, 0, -1)])
+    points = line.curve.split()
+    assert 300 <= len(points) <= 600 and points[0] == "0.0,0.0" and points[-1] == "300.0,90.0"
+    assert page.Line("", "", "", losses=[2.0]).curve == "0.0,0.0"
+
+
 def test_a_failed_step_is_told_and_tried_again(there, capfd):
     Path("out/cleaned/a").mkdir(parents=True)
     Path("out/cleaned/a/strange").write_text("not a job's")

@@ -285,6 +285,19 @@ def test_rules_do_not_touch_what_they_do_not_judge(here):
     assert "work/crawl/2-score" in steps and "work/crawl/1-fetch" not in steps
 
 
+def test_a_step_after_one_that_is_made_anew_is_made_anew_too(here):
+    """Its folder cannot be gone on with: the splits that it read are gone."""
+    made = []
+    for rules in ("{}", "{image_size: {min_side: 9}}"):
+        Path("r.yaml").write_text(
+            GOOD.replace('"*.tar"}', f'"*.tar", rules: {rules}, do: [clean, dedup: {{each-other: true}}]}}')
+        )
+        made.append({name: made for name, (made, _) in keys_of(steps_of(read("r.yaml"))).items()})
+    assert {name for name in made[0] if made[0][name] != made[1][name]} == {
+        "work/crawl/1-clean", "cleaned/crawl"
+    } | ALL_OF_STAGE_1  # fmt: skip
+
+
 def test_new_raw_data_touch_what_is_made_of_them(here):
     Path("r.yaml").write_text(GOOD)
     before = keys_of(steps_of(read("r.yaml")))

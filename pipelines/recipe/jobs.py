@@ -11,7 +11,7 @@ GROUPS = {
     "render and synthesise": ("render_pdf", "render_html", "make_ocr", "make_scenes"),
     "pack": ("build_stage", "show_packs", "train_tokenizer"),
     "train and ask": ("trainer", "train", "generate", "evaluate", "export", "estimate", "plot"),
-    "look and check": ("report", "explore", "paper_tables", "verify", "guard", "leaks", "doctor", "fonts"),
+    "look and check": ("report", "explore", "compare", "paper_tables", "verify", "guard", "leaks", "doctor", "fonts"),
     "proofs": ("learn", "campaign", "train_tiny_clip"),
 }  # fmt: skip
 MODULES = {"trainer": "trainer", "fonts": "synth_ocr.fonts"} | {

@@ -33,12 +33,13 @@ class Line:
 
     @property
     def curve(self) -> str:
-        """The losses as points of an SVG polyline."""
-        low, high = min(self.losses), max(self.losses)
+        """The losses as points of an SVG polyline, at most one or two a pixel."""
         wide, tall = _CURVE
+        shown = self.losses[:: max(1, len(self.losses) // wide)]
+        low, high = min(shown), max(shown)
         return " ".join(
-            f"{i * wide / max(1, len(self.losses) - 1):.1f},{tall * (high - loss) / (high - low or 1):.1f}"
-            for i, loss in enumerate(self.losses)
+            f"{i * wide / max(1, len(shown) - 1):.1f},{tall * (high - loss) / (high - low or 1):.1f}"
+            for i, loss in enumerate(shown)
         )
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Compare two runs over the same input row by row, or two stage folders by dataset and sample.
 
-Of runs: which rows changed fate, from which rule to which, with examples; captions of rows that both kept and that
+Of runs: which rows changed fate, from which rule to which, and some of them; captions of rows that both kept and that
 read differently; how far every score drifted. Rows are matched by their keys. Of stages: samples, tokens, and how many
 samples both hold. --html writes the same as a page.
 """

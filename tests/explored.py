@@ -32,8 +32,9 @@ def pairs(folder: Path, dataset: str, seed: int, rows: int = 120, *more: str) ->
                 caption(chance),
                 {"similarity": chance.gauss(0.3, 0.1)},
             )
-            for _ in range(rows // 2)
+            for _ in range(rows // 2 - 1)
         ]
+        made.append((images[0], "", {"similarity": 0.3}))  # dropped by a rule without a threshold
         folder.mkdir(exist_ok=True, parents=True)
         shard(folder / f"{name}.tar", made)
     out = folder / dataset

@@ -15,7 +15,7 @@ from cleaners.phash import LONG_BYTES, SHORT_BITS, VIEWS, Hashes, distance
 
 BANDS, BAND_BITS = 3, SHORT_BITS // 3
 MAX_DISTANCE = 64  # of 255 bits; of 20,000 pairs of unrelated photos the nearest differ in 86
-FULL_BUCKET = 512  # members; a larger bucket tells nothing about its members and would cost their square
+FULL_BUCKET = 2048  # members (an image may be several); a larger one tells nothing and would cost its square
 WEAK = 3  # bits of a band that are flipped, singly and in pairs
 _FLIPS = np.array(
     [[i in flip for i in range(WEAK)] for n in (1, 2) for flip in combinations(range(WEAK), n)], np.uint64
@@ -67,6 +67,25 @@ def _ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - (ends - counts), counts)
 
 
+class Groups:
+    """Sets of connected items, which grow pair by pair (union-find); a set is named after its smallest member."""
+
+    def __init__(self):
+        self._parent: dict[int, int] = {}
+
+    def first(self, item: int) -> int:
+        """Return the smallest item that one is connected with."""
+        while (above := self._parent.get(item, item)) != item:
+            self._parent[item] = self._parent.get(above, above)
+            item = above
+        return item
+
+    def join(self, a: int, b: int) -> None:
+        """Connect two items."""
+        low, high = sorted((self.first(a), self.first(b)))
+        self._parent[high] = low
+
+
 class Rows:
     """Chosen rows of an array, which may be a memory map: [rows] or [rows, columns] reads what it is asked for."""
 
@@ -81,34 +100,53 @@ class Rows:
         return np.asarray(self._array[self._rows[rows], columns])
 
 
-def near_pairs(probes: Rows, long: Rows, *, keys_at_once: int = 20_000_000) -> tuple[np.ndarray, int]:
+def near_pairs(
+    probes: Rows, long: Rows, *, within: int = MAX_DISTANCE, keys_at_once: int = 20_000_000
+) -> tuple[np.ndarray, int]:
     """Find pairs of near-duplicate images among n, in time linear in n as long as buckets stay below FULL_BUCKET.
 
     `probes` uint64 [n, len(PROBE_VIEWS)] as from `probe_keys`, `long` uint8 [n, VIEWS * 32] the long hashes of all
     views. Keys are taken by ranges, about `keys_at_once` at a time; only those and the pairs found are in memory.
-    Returns (pairs int64 [m, 2], smaller index first, sorted; number of full buckets, which were not looked into).
+    Returns (pairs int64 [m, 3]: smaller index, larger, their distance of at most `within` bits, sorted; number of full
+    buckets, which were not looked into).
     """
     parts = max(1, -(-len(probes) * len(PROBE_VIEWS) // keys_at_once))
-    pairs, full = [np.zeros((0, 2), np.int64)], 0
+    pairs, full = [np.zeros((0, 3), np.int64)], 0
+    at_home_of = _plain_table(probes)
     for part in range(parts):
-        keys, images, columns = _keys_of_part(probes, part, parts)
+        keys, images, columns = _keys_of_part(probes, part, parts, at_home_of)
         at_home = np.flatnonzero(columns < BANDS)  # the first probes are the plain bands of the image as it is
         first = np.searchsorted(keys, keys[at_home], "left")
         counts = np.searchsorted(keys, keys[at_home], "right") - first
         full += np.unique(first[counts > FULL_BUCKET]).size
         counts[counts > FULL_BUCKET] = 0
         pairs += [
-            _verified(*chunk, long) for chunk in _chunks(images[at_home], first, counts, images, PROBE_VIEWS[columns])
+            _near(*chunk, long, within)
+            for chunk in _chunks(images[at_home], first, counts, images, PROBE_VIEWS[columns])
         ]
-    return np.unique(np.concatenate(pairs), axis=0), full
+    return _nearest_of_each(np.concatenate(pairs)), full
 
 
-def _keys_of_part(probes: Rows, part: int, parts: int, rows: int = 100_000):
-    """Return (keys, images, columns) of the probes that fall into a part of the key space, sorted by key."""
+def _nearest_of_each(pairs: np.ndarray) -> np.ndarray:
+    """Keep each pair once, at its smallest distance."""
+    pairs = pairs[np.lexsort(pairs.T[::-1])]
+    return pairs[np.r_[True, (pairs[1:, :2] != pairs[:-1, :2]).any(axis=1)]] if len(pairs) else pairs
+
+
+def _plain_table(probes: Rows, rows: int = 100_000) -> np.ndarray:
+    """Return for each key whether some image has it as it is: no other key can be met."""
+    table = np.zeros(BANDS << BAND_BITS, bool)
+    for at in range(0, len(probes), rows):
+        table[probes[slice(at, at + rows)][:, :BANDS].ravel()] = True
+    return table
+
+
+def _keys_of_part(probes: Rows, part: int, parts: int, plain: np.ndarray, rows: int = 100_000):
+    """Return (keys, images, columns) of the probes in a part of the key space that `plain` knows, sorted by key."""
     found = []
     for at in range(0, max(1, len(probes)), rows):
         block = probes[slice(at, at + rows)]
-        images, columns = np.nonzero(block % np.uint64(parts) == part)
+        images, columns = np.nonzero(plain[block] & (block % np.uint64(parts) == part))
         found.append((block[images, columns], images + at, columns.astype(np.uint8)))
     keys, images, columns = (np.concatenate(column) for column in zip(*found, strict=True))
     order = np.argsort(keys, kind="stable")
@@ -123,14 +161,15 @@ def _chunks(owners, first, counts, images, views, size: int = 65_536) -> Iterato
         yield a[a != b], b[a != b], view[a != b]
 
 
-def _verified(a: np.ndarray, b: np.ndarray, view: np.ndarray, long: Rows) -> np.ndarray:
+def _near(a: np.ndarray, b: np.ndarray, view: np.ndarray, long: Rows, within: int) -> np.ndarray:
     pairs = np.unique(np.stack([a, b, view], axis=1), axis=0)
     if not len(pairs):
-        return np.zeros((0, 2), np.int64)
+        return np.zeros((0, 3), np.int64)
     whole = long[pairs[:, 0]].reshape(-1, VIEWS, LONG_BYTES)[:, 0]
     other = long[pairs[:, 1]].reshape(-1, VIEWS, LONG_BYTES)[np.arange(len(pairs)), pairs[:, 2]]
-    near = distance(whole, other) <= MAX_DISTANCE
-    return np.unique(np.sort(pairs[near, :2], axis=1), axis=0)
+    bits = distance(whole, other)
+    near = bits <= within
+    return _nearest_of_each(np.column_stack([np.sort(pairs[near, :2], axis=1), bits[near]]))
 
 
 def first_of_each(count: int, pairs: np.ndarray) -> np.ndarray:

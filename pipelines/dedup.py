@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
+from cleaners.copies import MIN_LIKENESS
 from cleaners.dedup import (
     MAX_DISTANCE,
     PROBE_VIEWS,
@@ -34,12 +35,17 @@ from corpus.records import BadImage, Sample, decode_image, from_shard
 from corpus.shards import RawSample, read_samples
 from corpus.splits import Sink, Split
 from pipelines.engine import job, two_pass
-from pipelines.engine.thumbnails import Thumbnails
+from pipelines.engine.thumbnails import Thumbnails, side_by_side
 from pipelines.work import annotated, guards
 from pipelines.work.datasets import DEDUPLICATED
 from pipelines.work.hash_lists import lines_of, load, store, write_list
+from pipelines.work.lookalikes import compare_all, image_at, telling
 
-SCORES = {"distance": pa.int32()}  # to the nearest evaluation image, in bits of 255; null above MAX_DISTANCE
+SCORES = {
+    "distance": pa.int32(),  # to the nearest evaluation image, in bits of 255; null above MAX_DISTANCE
+    "pair_distance": pa.int32(),  # to the sample it was compared with, in bits of 255
+    "likeness": pa.float64(),  # to that sample, by cleaners/copies.py
+}
 ONE_SAMPLE_PER_IMAGE = ("caption", "grounded_caption", "ocr")  # elsewhere several samples rightly share an image
 _FIRST_PASS = pa.schema(
     [
@@ -47,7 +53,12 @@ _FIRST_PASS = pa.schema(
         ("probes", pa.binary()), ("long", pa.binary()),  # empty for images without structure
     ]
 )  # fmt: skip
-_DECISION = [("row", "<i8"), ("of_row", "<i8"), ("exact", "?")]
+_DECISION = [
+    ("row", "<i8"), ("goes", "?"), ("of_row", "<i8"), ("exact", "?"),
+    ("bits", "<i2"), ("likeness", "<f4"), ("path", "U6"),
+]  # fmt: skip
+CANDIDATE = 80  # of 255 bits: what is looked at; `cleaners/copies.py` decides
+NONE: tuple[np.ndarray, int] = np.zeros((0, 3), np.int64), 0
 _EXAMPLE = (
     "python pipelines/dedup.py --input 'cleaned/coyo/*.tar' --against nocaps/images --output cleaned/coyo-apart\n"
     "  python pipelines/dedup.py --list --input 'nocaps/images/*.jpg' --output nocaps.txt"
@@ -85,7 +96,8 @@ def _run(args, inputs: Sequence[str]) -> None:
     lines = [line for place in args.against for line in lines_of(place)]
     settings = guards.of_inputs(inputs) | {
         "against": digest(lines), "each_other": args.each_other, "mark": args.mark,
-        "order": DEDUPLICATED.order(), "thresholds": {"distance": [MAX_DISTANCE]},
+        "order": DEDUPLICATED.order(),
+        "thresholds": {"distance": [MAX_DISTANCE], "pair_distance": [CANDIDATE], "likeness": [MIN_LIKENESS]},
     }  # fmt: skip
     options = {"evaluation": store(args.output, lines), "limit": args.limit}
     judged_by = {"scores": SCORES, "rules": DEDUPLICATED}
@@ -162,22 +174,34 @@ def _decide(folder: OutputFolder, splits: Sequence[Split]) -> Iterator[tuple[str
         hashed = np.flatnonzero((first == np.arange(len(first))) & every["hashed"])
         position = np.cumsum(every["hashed"]) - 1  # of a sample among those that have hashes
         rows = position[hashed]
-        pairs, full = (
-            near_pairs(Rows(probes.rows, rows), Rows(long.rows, rows)) if len(rows) else (np.zeros((0, 2), int), 0)
-        )
-    root = np.arange(len(every))
-    root[hashed] = hashed[first_of_each(len(hashed), pairs)]
-    root = root[first]
+        found = near_pairs(Rows(probes.rows, rows), Rows(long.rows, rows), within=CANDIDATE) if len(rows) else NONE
+    pairs, full = found
+    pairs[:, :2] = hashed[pairs[:, :2]]
+    urls = {split.id: split.source["url"] for split in splits}
+
+    def place(sample: int) -> tuple[str, int]:
+        return urls[names[owner[sample]]], int(every["row"][sample])
+
+    compared = list(compare_all(pairs, place))
+    same = np.array([[each.a, each.b] for each in compared if each.likeness.copies], np.int64).reshape(-1, 2)
+    told = telling(compared)
+    root = first_of_each(len(every), same)[first]
     # The same bytes in a question set are several questions about one image: they stand or fall together.
     goes = np.where(root == first, (first != np.arange(len(first))) & every["single"], True)
     if full:
         print(f"{full} buckets held so many images that they were not looked into: near-copies among those may remain")
     for split, here in identities.cut(np.arange(len(every))):
-        here = here[goes[here]]
-        kept_instead = root[here]
-        decision = np.empty(len(here), [*_DECISION, ("of_split", names.dtype)])
-        decision["row"], decision["exact"] = every["row"][here], root[here] == first[here]
-        decision["of_split"], decision["of_row"] = names[owner[kept_instead]], every["row"][kept_instead]
+        here = here[goes[here] | np.isin(here, list(told))]
+        other = np.array([root[i] if goes[i] else told[i].other(i) for i in here.tolist()], np.int64)
+        longest = f"U{max(map(len, urls.values()))}"
+        decision = np.empty(len(here), [*_DECISION, ("of_split", names.dtype), ("of_url", longest)])
+        decision["row"], decision["goes"], decision["exact"] = every["row"][here], goes[here], root[here] == first[here]
+        decision["of_split"], decision["of_row"] = names[owner[other]], every["row"][other]
+        decision["of_url"] = [urls[name] for name in decision["of_split"].tolist()]
+        for i, sample in enumerate(here.tolist()):
+            pair = told.get(int(first[sample]))
+            bits, likeness, path = (pair.bits, pair.likeness.value, pair.likeness.path) if pair else (-1, np.nan, "")
+            decision["bits"][i], decision["likeness"][i], decision["path"][i] = bits, likeness, path
         yield split, decision
 
 
@@ -198,12 +222,13 @@ def _matrix(table: pa.Table, column: str, kind: type) -> np.ndarray:
 
 def clean_split(split: Split, sink: Sink, *, mark: bool, decisions: str | None = None, **options) -> None:
     """Second pass, or the only one: write what stays, byte for byte as it was, and a ledger row for every sample."""
-    losers, thumbnails = {}, Thumbnails()
+    compared, thumbnails = {}, Thumbnails()
     if decisions:
-        losers = {int(decision["row"]): decision for decision in two_pass.decision_of(split, decisions)}
+        compared = {int(decision["row"]): decision for decision in two_pass.decision_of(split, decisions)}
     for judged in judge(split, **options):
-        rule, detail = _verdict(judged, losers.get(judged.row))
-        columns = {"distance": judged.near[1]} if judged.near else {}
+        decision = compared.get(judged.row)
+        rule, detail = _verdict(judged, decision)
+        columns = {"distance": judged.near[1]} if judged.near else _measured(decision)
         if judged.error:
             _record_loss(judged, sink)
         elif rule and mark:
@@ -211,19 +236,38 @@ def clean_split(split: Split, sink: Sink, *, mark: bool, decisions: str | None =
             sink.keep(judged.sample, judged.row, detail=f"{rule}: {detail}", **columns)
         elif rule:
             value = {"value": judged.near[1], "threshold": MAX_DISTANCE} if judged.near else {}
-            images = judged.sample.images
-            columns["thumbnail"] = thumbnails.of(rule, images[0].data if images else None)
+            columns["thumbnail"] = _shown(judged, rule, decision, thumbnails)
             sink.drop(judged.sample.key, judged.row, rule, detail=detail, **columns, **value)
         else:
-            sink.keep(judged.sample, judged.row, **columns)
+            sink.keep(judged.sample, judged.row, detail=detail, **columns)
+
+
+def _measured(decision: np.void | None) -> dict:
+    """Return the ledger's columns of a comparison."""
+    if decision is None or decision["bits"] < 0:
+        return {}
+    return {"pair_distance": int(decision["bits"]), "likeness": round(float(decision["likeness"]), 3)}
+
+
+def _shown(judged: _Judged, rule: str, decision: np.void | None, thumbnails: Thumbnails) -> bytes | None:
+    """Return a thumbnail of what goes, beside that of what is kept in its place."""
+    data = judged.sample.images[0].data if judged.sample.images else None
+    if rule != "near_duplicate" or decision is None or data is None:
+        return thumbnails.of(rule, data)
+    if not thumbnails.wanted(rule):
+        return None
+    return side_by_side(data, image_at(str(decision["of_url"]), int(decision["of_row"])))
 
 
 def _verdict(judged: _Judged, decision: np.void | None) -> tuple[str | None, str]:
     if judged.near:
         return "near_evaluation_image", judged.near[0]
     if decision is not None:
-        rule = "exact_duplicate" if decision["exact"] else "near_duplicate"
-        return rule, f"of sample {int(decision['of_row'])} of split {decision['of_split']}"
+        other = f"sample {int(decision['of_row'])} of split {decision['of_split']}"
+        if not decision["goes"]:
+            return None, f"not a copy of {other}, compared as {decision['path']}"
+        by = f", compared as {decision['path']}" if decision["path"] else ""
+        return ("exact_duplicate", f"of {other}") if decision["exact"] else ("near_duplicate", f"of {other}{by}")
     return None, ""
 
 

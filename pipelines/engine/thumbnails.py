@@ -3,6 +3,8 @@
 import io
 from collections import Counter
 
+from PIL import Image
+
 from corpus.records import BadImage, decode_image
 
 SIDE = 128  # of the longer side, in pixels
@@ -18,6 +20,22 @@ def thumbnail(data: bytes, side: int = SIDE) -> bytes | None:
     image.thumbnail((side, side))
     file = io.BytesIO()
     image.save(file, "JPEG", quality=80)
+    return file.getvalue()
+
+
+def side_by_side(first: bytes, second: bytes, side: int = SIDE) -> bytes | None:
+    """Return one JPEG of two images beside one another, or None where either cannot be decoded."""
+    try:
+        images = [decode_image(data) for data in (first, second)]
+    except BadImage:
+        return None
+    for image in images:
+        image.thumbnail((side, side))
+    both = Image.new("RGB", (sum(image.width for image in images) + 4, max(image.height for image in images)), "white")
+    both.paste(images[0], (0, 0))
+    both.paste(images[1], (images[0].width + 4, 0))
+    file = io.BytesIO()
+    both.save(file, "JPEG", quality=80)
     return file.getvalue()
 
 

@@ -1,0 +1,187 @@
+"""Are two images copies of one picture? Candidates of perceptual hashes are aligned and compared block by block.
+
+ORB features give a similarity transform (also to the mirrored image), under which 16 x 16 blocks of both are
+correlated: a weak block is a place where the pictures differ. Flat graphics and pages of text have other needs. Where
+there are few features nothing can be aligned, and the images must agree as they lie; pages of text agree in layout, so
+that more of their blocks must correlate. Colour is compared apart, since correlation is blind to it.
+"""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+SIDE = 448  # pixels of the longer side; small images are enlarged
+BLOCK = 16
+MIN_LIKENESS = 0.5  # correlation of a weak block (the 15th percentile)
+WEAK_SHARE = 15  # percent
+PAGE_LIKENESS = 0.7
+MARKED_LIKENESS, MARKED_SHARE = 0.8, 45  # a watermark lies over many blocks of a photo, and spares most
+MIN_INLIERS = 12
+MIN_OVERLAP = 0.45  # of the area of the first image
+MAX_ANGLE = 5.0  # degrees
+MAX_COLOUR_GAP = 10.0  # of the mean a or b of CIE Lab, between two images that have colours
+FLAT_GAP = 12.0  # grey levels, mean of a weak block, between two flat graphics
+STRUCTURE = 4.0  # grey levels: a block that deviates less tells nothing
+
+
+class Likeness(NamedTuple):
+    """How alike two images are (-1 to 1, at `threshold` copies), by which of "photo", "flat", "page", and why not."""
+
+    value: float
+    threshold: float
+    path: str
+    why: str = ""
+
+    @property
+    def copies(self) -> bool:
+        """Tell whether they are copies of one picture."""
+        return self.value >= self.threshold
+
+
+class Picture(NamedTuple):
+    """An image made ready: grey uint8 [h, w], Lab's a and b float32 [h, w, 2], its features, what kind it is."""
+
+    grey: np.ndarray
+    colours: np.ndarray
+    points: np.ndarray
+    descriptors: np.ndarray | None
+    page: bool
+    flat: bool  # a graphic of few shades
+
+
+def prepare(image) -> Picture:
+    """Make a Pillow RGB image ready to be compared."""
+    pixels = np.asarray(image.convert("RGB"))
+    scale = SIDE / max(pixels.shape[:2])
+    size = max(16, round(pixels.shape[1] * scale)), max(16, round(pixels.shape[0] * scale))
+    pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    lab = cv2.cvtColor(pixels.astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
+    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    points, descriptors = cv2.ORB_create(700).detectAndCompute(grey, None)
+    places = np.array([point.pt for point in points], np.float32).reshape(-1, 2)
+    return Picture(grey, lab[..., 1:], places, descriptors, _is_page(grey), _is_flat(grey))
+
+
+def _is_page(grey: np.ndarray) -> bool:
+    """Tell a page of text: paper of one brightness, and ink in many places."""
+    paper = np.bincount(grey.ravel() >> 3, minlength=32)
+    blocks = _deviations(grey)
+    return paper.max() > 0.4 * grey.size and (blocks > 20).mean() > 0.12
+
+
+def _is_flat(grey: np.ndarray) -> bool:
+    """Tell a graphic: most of it in few shades."""
+    shades = np.sort(np.bincount(grey.ravel() >> 2, minlength=64))[::-1]
+    return bool(shades[:4].sum() > 0.5 * grey.size)
+
+
+def _deviations(grey: np.ndarray) -> np.ndarray:
+    return _blocks(grey.astype(np.float32)).std(axis=(2, 3))
+
+
+def _blocks(values: np.ndarray) -> np.ndarray:
+    rows, columns = values.shape[0] // BLOCK, values.shape[1] // BLOCK
+    return values[: rows * BLOCK, : columns * BLOCK].reshape(rows, BLOCK, columns, BLOCK).swapaxes(1, 2)
+
+
+def compare(first: Picture, second: Picture) -> Likeness:
+    """Compare two pictures, the second also mirrored; the better likeness counts."""
+    as_is = _compare(first, second)
+    return as_is if as_is.copies else max(as_is, _compare(first, _mirrored(second)), key=lambda found: found.value)
+
+
+def _mirrored(picture: Picture) -> Picture:
+    grey = np.ascontiguousarray(picture.grey[:, ::-1])
+    points, descriptors = cv2.ORB_create(700).detectAndCompute(grey, None)
+    places = np.array([point.pt for point in points], np.float32).reshape(-1, 2)
+    colours = np.ascontiguousarray(picture.colours[:, ::-1])
+    return picture._replace(grey=grey, colours=colours, points=places, descriptors=descriptors)
+
+
+def _compare(first: Picture, second: Picture) -> Likeness:
+    page = first.page or second.page
+    threshold, path = (PAGE_LIKENESS, "page") if page else (MIN_LIKENESS, "photo")
+    found = _transform(first, second)
+    if found is None:
+        return _as_they_lie(first, second)
+    size = first.grey.shape[1], first.grey.shape[0]
+    inside = cv2.warpAffine(np.full(second.grey.shape, 255, np.uint8), found, size) > 254
+    if inside.mean() < MIN_OVERLAP:
+        return Likeness(-1.0, threshold, path, f"overlap {inside.mean():.2f}")
+    grey = cv2.warpAffine(second.grey, found, size, flags=cv2.INTER_AREA)
+    colours = cv2.warpAffine(second.colours, found, size)
+    if _colour_gap(first.colours[inside], colours[inside]) > MAX_COLOUR_GAP:
+        return Likeness(-1.0, threshold, path, "colours")
+    correlations = _correlations(*_equally_sharp(first.grey, grey, found), inside)
+    if correlations is None:
+        return Likeness(-1.0, threshold, path, "nothing to compare")
+    weak, most = np.percentile(correlations, [WEAK_SHARE, MARKED_SHARE])
+    if path == "photo" and not (first.flat or second.flat) and most >= MARKED_LIKENESS:
+        return Likeness(float(most), MARKED_LIKENESS, "marked" if weak < threshold else path)
+    return Likeness(float(weak), threshold, path)
+
+
+def _equally_sharp(first: np.ndarray, second: np.ndarray, transform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Blur the sharper of two images that lie on one another, whose scales differ, and both a little."""
+    scale = float(np.sqrt(abs(np.linalg.det(transform[:, :2]))))
+    return cv2.GaussianBlur(first, (0, 0), max(0.8, 0.8 * scale)), cv2.GaussianBlur(second, (0, 0), 0.8)
+
+
+def _transform(first: Picture, second: Picture) -> np.ndarray | None:
+    """Return the affine transform (2 x 3) that lays the second on the first; None where features agree on none."""
+    if first.descriptors is None or second.descriptors is None or min(len(first.points), len(second.points)) < 20:
+        return None
+    pairs = cv2.BFMatcher(cv2.NORM_HAMMING).knnMatch(second.descriptors, first.descriptors, k=2)
+    good = [pair[0] for pair in pairs if len(pair) == 2 and pair[0].distance < 0.85 * pair[1].distance]
+    if len(good) < MIN_INLIERS:
+        return None
+    source = second.points[[match.queryIdx for match in good]]
+    target = first.points[[match.trainIdx for match in good]]
+    cv2.setRNGSeed(0)
+    found, inliers = cv2.estimateAffine2D(source, target, method=cv2.RANSAC, ransacReprojThreshold=3.0)
+    if found is None or inliers.sum() < MIN_INLIERS or not _upright(found):
+        return None
+    return found
+
+
+def _upright(transform: np.ndarray) -> bool:
+    """Tell a transform that scales and moves and hardly turns, from one that bends."""
+    (a, b), (c, d) = transform[:, :2]
+    angle, shear = abs(np.degrees(np.arctan2(c, a))), abs(np.degrees(np.arctan2(-b, d)))
+    return a > 0.2 and d > 0.2 and angle < MAX_ANGLE and shear < MAX_ANGLE and 0.4 < a / d < 2.5
+
+
+def _as_they_lie(first: Picture, second: Picture) -> Likeness:
+    """Compare flat graphics, which have too few features to be aligned, after laying one over the other whole."""
+    size = first.grey.shape[1], first.grey.shape[0]
+    grey, colours = cv2.resize(second.grey, size), cv2.resize(second.colours, size)
+    inside = np.ones(first.grey.shape, bool)
+    gap = np.abs(_blocks(first.grey.astype(np.float32)) - _blocks(grey.astype(np.float32))).mean(axis=(2, 3))
+    shades = np.abs(_blocks(first.colours[..., 0]) - _blocks(colours[..., 0])).mean(axis=(2, 3))
+    if np.percentile(gap, 98) > FLAT_GAP or np.percentile(shades, 98) > FLAT_GAP:
+        return Likeness(-1.0, PAGE_LIKENESS, "flat", f"a block differs by {gap.max():.0f}")
+    correlations = _correlations(first.grey, grey, inside)
+    if correlations is None:
+        return Likeness(-1.0, PAGE_LIKENESS, "flat", "nothing to compare")
+    return Likeness(float(np.percentile(correlations, WEAK_SHARE)), PAGE_LIKENESS, "flat")
+
+
+def _colour_gap(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the gap of mean a or b (the larger); 0 where either has hardly a colour, as a grey copy has none."""
+    if min(np.abs(first).mean(), np.abs(second).mean()) < 2:
+        return 0.0
+    return float(np.abs(first.mean(axis=0) - second.mean(axis=0)).max())
+
+
+def _correlations(first: np.ndarray, second: np.ndarray, inside: np.ndarray) -> np.ndarray | None:
+    """Return the correlation of each block inside that has structure in either image; None where hardly one has."""
+    a, b = _blocks(first.astype(np.float32)), _blocks(second.astype(np.float32))
+    whole = _blocks(inside).all(axis=(2, 3))
+    a, b = (blocks - blocks.mean(axis=(2, 3), keepdims=True) for blocks in (a, b))
+    spread = a.std(axis=(2, 3)), b.std(axis=(2, 3))
+    told = whole & (np.maximum(*spread) > STRUCTURE)
+    if told.sum() < 4:
+        return None
+    found = (a * b).mean(axis=(2, 3)) / (np.maximum(spread[0], 1) * np.maximum(spread[1], 1))
+    return found[told]

@@ -58,8 +58,9 @@ def _clean(args: argparse.Namespace, dataset: Dataset) -> None:
     written = {"notation": args.notation, "coordinates": args.coordinates}
     work = annotated.as_work(clean_split, dataset=dataset, limit=args.limit, pictures=pictures, **written)
     settings = annotated.common_settings(dataset) | annotated.image_settings(args, dataset) | written
-    judged_by = {"rules": rules_of(dataset), "fuse": Fuse(alike=3)}
-    job.run("clean_chat", args, splits, settings, work, scores=SCORES, **judged_by)
+    job.run(
+        "clean_chat", args, splits, settings, work, scores=SCORES, rules=rules_of(dataset), fuse=Fuse(alike=3)
+    )  # fmt: skip
 
 
 def _parser():

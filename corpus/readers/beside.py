@@ -27,7 +27,7 @@ class Side:
             except CutJson as error:
                 raise BadFile(f"{path}: {error}; half of its records would be missing, fetch the file again") from None
 
-    def get(self, key) -> dict | None:
+    def get(self, key) -> object:
         """Return the record with this id (number or string), or None."""
         place = self._places.get(str(key))
         if place is None:
@@ -43,7 +43,7 @@ class Files:
     def __init__(self, paths: Sequence[str]):
         self._paths = {path.rpartition("/")[2].removesuffix(".json"): path for path in paths}
 
-    def get(self, name: str) -> dict | None:
+    def get(self, name: str) -> object:
         """Return the record of an image, or None."""
         if name not in self._paths:
             return None

@@ -201,7 +201,8 @@ def _held_paths(piece: Slice) -> np.ndarray:
 
 
 def _plan_json(path: str, rows: int, array: str | None) -> list[Slice]:
-    ranges, keys, damage, run = [], set(), None, None  # a range: its first byte, the byte after it, its records
+    ranges: list[list[int]] = []  # of each its first byte, the byte after it, its records
+    keys, damage, run = set(), None, None
     with open_file(path) as file:
         try:
             for found in scan(file):

@@ -58,8 +58,7 @@ def test_a_list_flag_given_twice_extends(command, monkeypatch):
 
 def test_help_costs_no_torch():
     """All commands of users in one process of their own, in which nothing heavy may appear."""
-    # trainer.export is library and command in one file, which needs torch.
-    commands = [c for c in COMMANDS if not c.startswith("benchmarks.") and c != "trainer.export"]
+    commands = [c for c in COMMANDS if not c.startswith("benchmarks.")]
     code = f"""
 import contextlib, io, json, runpy, sys
 found = {{}}

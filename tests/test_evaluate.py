@@ -17,7 +17,7 @@ from corpus.shards import ShardWriter
 from corpus.tokens import OWN, load_tokenizer
 from tests import published
 from tests.tiny_stage import sample
-from trainer import export
+from trainer import exports
 from trainer.assistant import Answer
 from trainer.evaluate import ModelPredictor, main
 from trainer.evaluation.benchmarks import BENCHMARKS, load
@@ -332,7 +332,7 @@ def model(tmp_path_factory):
     fill(made, [random_source(config, 0)])
     folder.mkdir()
     history = {"stage": 2, "settings": {"stage": 2, "image_size": 112}}
-    export.write(folder / "export", config, made.state_dict(), str(OWN), history)
+    exports.write(folder / "export", config, made.state_dict(), str(OWN), history)
     return folder
 
 

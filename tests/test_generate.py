@@ -15,13 +15,13 @@ from corpus.pieces import Encoder, text_of
 from corpus.records import Sample
 from corpus.tokens import load_tokenizer
 from tests.tiny_stage import make_stage, sample
-from trainer import checkpoint, export
+from trainer import checkpoint, exports
 from trainer.assistant import Assistant
 from trainer.attention import Spans
 from trainer.data import PackBatches, Plan
 from trainer.decoding import Options, choose
 from trainer.draw import draw_regions
-from trainer.export import WrongModel
+from trainer.exports import WrongModel
 from trainer.generate import chat_loop, main
 from trainer.loop import Run, train_step
 from trainer.parallel import World
@@ -56,7 +56,7 @@ def run(tmp_path_factory):
     about = {"path": stage.path, "digest": stage.digest}
     record = {"settings": settings.to_dict(), "model": config.to_dict(), "corpus": about}
     tensors = checkpoint.full_tensors(model, world)
-    export.write(folder / "export", config, tensors, stage.tokenizer_path, record | {"stage": 2})
+    exports.write(folder / "export", config, tensors, stage.tokenizer_path, record | {"stage": 2})
     checkpoint.save(folder, step + 1, model, learner.optimizer, checkpoint.json_form(record), 1, world)
     return folder
 
@@ -104,7 +104,7 @@ def untrained(run):
 
     Attention is sharpened, since fresh weights look at all positions alike and would not tell a wrong one.
     """
-    config, _ = export.read_config(run / "export")
+    config, _ = exports.read_config(run / "export")
     model = Assistant.load(run)
     fill(model.model, [random_source(config, 1)])
     for layer in model.model.language.model.layers:

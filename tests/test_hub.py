@@ -5,17 +5,23 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from corpus.tokens import SPECIALS, load_tokenizer
 from tests.test_generate import photo, run  # noqa: F401 - fixtures
 from trainer.assistant import Assistant
+from trainer.convert import qwen_vl_config, read_weights
 from trainer.hub import files
+from trainer.hub.names import found_model
+from trainer.hub.released import released_config, unloadable
 from trainer.prompts import ask
+from trainer.sizes import SIZES, with_vocabulary
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXTS = [
@@ -114,3 +120,49 @@ def test_pixels_of_any_mode_are_those_of_the_trainer():
         file = io.BytesIO()
         image.save(file, "PNG")
         assert np.array_equal(squash(to_rgb(Image.open(io.BytesIO(file.getvalue()))), 56), resize(file.getvalue(), 56))
+
+
+# ---- other layouts, other places -------------------------------------------------------------------------------------
+
+
+def test_the_released_config_is_that_of_the_released_model():
+    tokens = {"image_token": 151859, "image_marks": (151857, 151858)}
+    config = replace(SIZES["qwen-vl"].config, **tokens)
+    told = released_config(config, 448, "bfloat16")
+    assert (told["intermediate_size"], told["kv_channels"], told["seq_length"]) == (22016, 128, 2048)
+    assert told["auto_map"]["AutoModelForCausalLM"] == "modeling_qwen.QWenLMHeadModel"
+    assert told["visual"] == {
+        "heads": 16, "image_size": 448, "image_start_id": 151857, "layers": 48, "mlp_ratio": 4.9231, "n_queries": 256,
+        "output_dim": 4096, "patch_size": 14, "width": 1664,
+    }  # fmt: skip
+    assert qwen_vl_config(told) == config and unloadable(config) == ""
+    tiny = replace(with_vocabulary(SIZES["tiny"].config, 500), **tokens)
+    again = qwen_vl_config(released_config(tiny, 112, "float32"))
+    assert replace(again, vision=tiny.vision) == tiny and again.language == tiny.language
+    assert "16 queries" in unloadable(tiny)
+
+
+def test_weights_may_be_pickled_tensors_and_nothing_else(tmp_path):
+    state = {"a": torch.arange(6.0).view(2, 3), "b": torch.ones(2, dtype=torch.bfloat16)}
+    torch.save({"a": state["a"]}, tmp_path / "pytorch_model-00001-of-00002.bin")
+    torch.save({"b": state["b"]}, tmp_path / "pytorch_model-00002-of-00002.bin")
+    found = read_weights(tmp_path)
+    assert found.keys() == state.keys() and all(torch.equal(found[name], state[name]) for name in state)
+    torch.save({"c": Path("x")}, tmp_path / "pytorch_model-00002-of-00002.bin")
+    with pytest.raises(ValueError, match="00002-of-00002.bin is no file of tensors alone"):
+        read_weights(tmp_path)
+
+
+def test_init_takes_a_name_of_the_hub_and_none_of_its_code(tmp_path, monkeypatch):
+    asked = {}
+
+    def download(name, allow_patterns):
+        asked[name] = allow_patterns
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert found_model("Qwen/Qwen-VL") == tmp_path and not any(each.endswith(".py") for each in asked["Qwen/Qwen-VL"])
+    assert found_model(str(tmp_path)) == tmp_path and found_model("runs") == Path("runs") and len(asked) == 1
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: 1 / 0)
+    with pytest.raises(ValueError, match="the hub does not have it"):
+        found_model("no/such")

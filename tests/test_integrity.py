@@ -28,7 +28,7 @@ from tests.test_clean_laion import CAPTION, clean, jpeg, shard
 from tests.test_job import contents
 from tests.test_shards import flip
 from tests.tiny_stage import make_stage
-from trainer import checkpoint, export
+from trainer import checkpoint, export, exports
 from trainer.data import MAX_CORRUPT
 from trainer.load import load_run
 from trainer.progress import read_metrics
@@ -393,7 +393,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(copy, harm, capsys):
         (newest / ".metadata").unlink()
     exported = {p.name: p.read_bytes() for p in (copy / "run/export").iterdir()}
     shutil.rmtree(copy / "run/export")
-    with pytest.raises(export.WrongModel, match="step-00000004.*name an earlier one in .*latest .step-00000002"):
+    with pytest.raises(exports.WrongModel, match="step-00000004.*name an earlier one in .*latest .step-00000002"):
         load_run(copy / "run", "cpu", torch.float32)
     corpus = json.loads((copy / "run/checkpoints/step-00000002/state.json").read_text())["corpus"]["path"]
     run_stage(Job(stage=1, data=corpus, output=copy / "run", resume="auto", flags=FLAGS))
@@ -422,14 +422,14 @@ def test_a_damaged_export_is_refused(copy, tmp_path):
         lambda: command(export, copy / "run/export", "--to", tmp_path / "out"),
         lambda: run_stage(Job(stage=2, data="none", output=tmp_path / "next", init=str(copy / "run"), flags=FLAGS)),
     ):
-        with pytest.raises((export.WrongModel, WrongCorpus), match="model.safetensors was altered|no finished stage"):
+        with pytest.raises((exports.WrongModel, WrongCorpus), match="model.safetensors was altered|no finished stage"):
             use()
     assert run_verify(copy / "run/export") == 1
 
 
 def test_a_converted_export_tells_its_own_checksums(copy, tmp_path):
     command(export, copy / "run/export", "--to", tmp_path / "half", "--layout", "ours", "--dtype", "float16")
-    export.load_model(tmp_path / "half")
+    exports.load_model(tmp_path / "half")
     assert run_verify(tmp_path / "half") == 0
 
 

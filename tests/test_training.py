@@ -14,12 +14,14 @@ from corpus.packs import CORPUS, WrongCorpus
 from corpus.records import EncodedImage
 from corpus.tokens import load_tokenizer, write_ranks
 from tests.tiny_stage import make_stage
-from trainer import checkpoint, export
+from trainer import checkpoint, export, exports
 from trainer.convert import SafetensorsFolder, separate_heads
 from trainer.loop import NonFiniteLoss
+from trainer.optim import learning_rate
 from trainer.plot import main as plot
 from trainer.progress import read_metrics
 from trainer.run import Job, run_stage
+from trainer.stages import make_settings
 
 FAST = {"batch": 8, "steps": 6, "save_every": 2, "deterministic": True, "peak_lr": 3e-3}
 
@@ -76,7 +78,7 @@ def test_losses_fall_and_metrics_tell_all(runs):
 
 def test_an_export_loads_without_the_run(runs, tmp_path):
     folder = shutil.copytree(runs / "3" / "export", tmp_path / "model")
-    model = export.load_model(folder)
+    model = exports.load_model(folder)
     assert not any(p.requires_grad for p in model.parameters()) and not model.training
     for name, tensor in tensors(runs / "3").items():
         assert torch.equal(model.state_dict()[name], tensor), name
@@ -90,7 +92,7 @@ def test_an_export_loads_without_the_run(runs, tmp_path):
 def test_the_released_layout_can_be_written_and_trained_on(runs, corpora, tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["export", str(runs / "1" / "export"), "--to", str(tmp_path / "released"),
                                      "--dtype", "float32"])  # fmt: skip
-    export.main()
+    assert export.main() == 0
     assert "transformer.visual.proj" in SafetensorsFolder(tmp_path / "released")
     job = Job(stage=2, data=str(corpora[2]), output=tmp_path / "run", init=str(tmp_path / "released"), flags=FAST)
     run_stage(job)
@@ -100,7 +102,7 @@ def test_the_released_layout_can_be_written_and_trained_on(runs, corpora, tmp_pa
 
 def test_big_exports_are_cut_into_files_with_an_index(runs, tmp_path):
     state = tensors(runs / "3")
-    export.write_tensors(tmp_path, state, limit=2 << 20)
+    exports.write_tensors(tmp_path, state, limit=2 << 20)
     index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
     assert len(set(index["weight_map"].values())) > 2
     again = SafetensorsFolder(tmp_path)
@@ -208,6 +210,26 @@ def test_killed_and_resumed_twice_is_bit_identical(corpora, tmp_path):
     assert kept == ["latest", "step-00000009", "step-00000012"]
 
 
+def test_a_resume_takes_more_steps_only_when_it_says_so_and_says_what_changes(corpora, tmp_path, capsys):
+    make = {"stage": 1, "data": str(corpora[1]), "output": tmp_path / "run"}
+    run_stage(Job(**make, flags=FAST | {"steps": 4, "warmup": 1}))
+    longer = FAST | {"steps": 6, "warmup": 1}
+    with pytest.raises(checkpoint.WrongCheckpoint, match="steps: 4 -> 6.*--reschedule"):
+        run_stage(Job(**make, flags=longer, resume="auto"))
+    with pytest.raises(checkpoint.WrongCheckpoint, match="seed: 0 -> 7"):
+        run_stage(Job(**make, flags=longer | {"seed": 7}, resume="auto", reschedule=True))
+    with pytest.raises(checkpoint.WrongCheckpoint, match="has 4 steps already"):
+        run_stage(Job(**make, flags=longer | {"steps": 3}, resume="auto", reschedule=True))
+    run_stage(Job(**make, flags=longer, resume="auto", reschedule=True))
+    said = capsys.readouterr().out
+    assert "the schedule changes after step 4: steps: 4 -> 6; the learning rate goes on at" in said
+    metrics = read_metrics(tmp_path / "run")
+    settings = make_settings(1, "tiny", **longer)
+    assert [round(max(m["lr"].values()), 12) for m in metrics[4:]] == [
+        round(learning_rate(step, settings), 12) for step in (4, 5)
+    ]
+
+
 @pytest.mark.slow
 def test_sigterm_saves_and_ends_and_the_run_goes_on(corpora, tmp_path):
     flags = FAST | {"steps": 30, "save_every": 1000}
@@ -262,9 +284,9 @@ def test_shards_of_another_tokenizer_are_refused(corpora, runs, tmp_path):
 
 
 def test_a_model_of_another_size_is_refused(corpora, runs, tmp_path):
-    with pytest.raises(export.WrongModel, match="holds a model of size tiny, not small"):
+    with pytest.raises(exports.WrongModel, match="holds a model of size tiny, not small"):
         run_stage(job(corpora, tmp_path / "run", init=str(runs / "1"), size="small"))
-    with pytest.raises(export.WrongModel, match="no exported model"):
+    with pytest.raises(exports.WrongModel, match="no exported model"):
         run_stage(job(corpora, tmp_path / "run", init=str(tmp_path)))
 
 

@@ -56,8 +56,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", required=True, metavar="DIR", help="stage folder: a path or an fsspec URL")
     parser.add_argument("--output", type=Path, required=True, metavar="RUN", help="folder of this run")
     parser.add_argument("--size", choices=sorted(SIZES), help="default: that of --init, else tiny")
-    parser.add_argument("--init", metavar="RUN", help="a run, its export, or a folder of the released Qwen-VL")
+    text = "a run, its export, or the released Qwen-VL (folder or hub name)"
+    parser.add_argument("--init", metavar="RUN", help=text)
     parser.add_argument("--resume", choices=("auto",), help="go on from the newest checkpoint in RUN, if there is one")
+    text = "with --resume: --steps, --warmup, --peak-lr and --min-lr may differ from the run's, from the next step on"
+    parser.add_argument("--reschedule", action="store_true", help=text)
     parser.add_argument("--vision", metavar="NAME", help="another tower: any plain ViT open_clip knows by name")
     parser.add_argument("--vision-weights", metavar="TAG_OR_FILE", help="open_clip's tag, .safetensors or .pt")
     parser.add_argument("--language", metavar="DIR_OR_NAME", help="a causal language model of transformers, or Qwen-7B")
@@ -107,7 +110,8 @@ def job_of(args: argparse.Namespace, device: str):
     """The run that parsed arguments describe."""
     from trainer.run import Job
 
-    own = ("stage", "data", "output", "size", "init", "resume", "vision", "vision_weights", "language", "queries")
+    own = ("stage", "data", "output", "size", "init", "resume", "reschedule", "vision", "vision_weights")
+    own += ("language", "queries")
     return Job(
         **{name: getattr(args, name) for name in own}, device=device, flags=flags_of(args), watch=_watch_of(args)
     )

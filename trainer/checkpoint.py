@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import warnings
+from collections.abc import Set
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -185,8 +186,11 @@ def read_state(checkpoint: Path) -> dict:
     return state
 
 
-def require_same_run(checkpoint: Path, state: dict, settings: Settings, model: dict, corpus: dict) -> None:
-    """Raise WrongCheckpoint when a resume would not continue the run that wrote `state`."""
+def require_same_run(
+    checkpoint: Path, state: dict, settings: Settings, model: dict, corpus: dict, may_change: Set[str] = frozenset()
+) -> None:
+    """Raise WrongCheckpoint when a resume would not continue the run that wrote `state`. `may_change`: settings that
+    may be others from here on."""
     if state["model"] != model:
         ours, theirs = model["size"], state["model"]["size"]
         what = f"its size is {theirs}, not {ours}" if ours != theirs else _first_difference(state["model"], model)
@@ -197,10 +201,10 @@ def require_same_run(checkpoint: Path, state: dict, settings: Settings, model: d
             f"{state['corpus']['digest'][:12]}; here {corpus['path']}, {corpus['digest'][:12]}): resume with the same "
             "--data, or begin a new run with --init"
         )
-    if changed := differing(state["settings"], settings):
+    if changed := differing(state["settings"], settings, may_change):
         raise WrongCheckpoint(
-            f"{checkpoint} was made with other settings ({'; '.join(changed)}): resume with the same, or begin a new "
-            "run with --init"
+            f"{checkpoint} was made with other settings ({'; '.join(changed)}): resume with the same, begin a new "
+            "run with --init, or change the schedule (--steps, --warmup, --peak-lr, --min-lr) with --reschedule"
         )
 
 

@@ -4,6 +4,7 @@ Conversions are written as maps from OUR parameter name to where the tensor lies
 can be read one tensor at a time.
 """
 
+import pickle
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -107,11 +108,12 @@ def qwen_to_qwen2_config(fields: dict) -> dict:
 
 def qwen_vl_config(fields: dict) -> ModelConfig:
     """The released Qwen-VL's config.json -> our configuration. Its position table is that of 224 pixels, whatever
-    resolution the config names, and <imgpad> and </img> follow <img>."""
+    resolution the config names, and <imgpad> and </img> follow <img>. What only models of another shape need is ours:
+    `size`, `table_size`, `adapter_heads`, `quick_gelu`, `ln_pre`."""
     visual = fields["visual"]
     width, start = visual["width"], visual["image_start_id"]
     return ModelConfig(
-        size="qwen-vl",
+        size=visual.get("size", "qwen-vl"),
         vision=VisionConfig(
             name="ViT-bigG-14",
             width=width,
@@ -119,10 +121,13 @@ def qwen_vl_config(fields: dict) -> ModelConfig:
             heads=visual["heads"],
             mlp_width=int(width * visual["mlp_ratio"]),
             patch=visual["patch_size"],
+            image_size=visual.get("table_size", 224),
+            quick_gelu=visual.get("quick_gelu", False),
+            ln_pre=visual.get("ln_pre", True),
         ),
         language=qwen_to_qwen2_config(fields),
-        queries=256,
-        adapter_heads=visual["output_dim"] // 128,
+        queries=visual.get("n_queries", 256),
+        adapter_heads=visual.get("adapter_heads", visual["output_dim"] // 128),
         image_token=start + 2,
         image_marks=(start, start + 1),
     )
@@ -187,6 +192,23 @@ class SafetensorsFolder(Mapping):
 def read_safetensors(path: Path) -> Mapping[str, torch.Tensor]:
     """All tensors of a model folder or file, lazily."""
     return SafetensorsFolder(path)
+
+
+def read_weights(folder: Path) -> Mapping[str, torch.Tensor]:
+    """The tensors of a model folder: its safetensors, else its pytorch_model*.bin, of which nothing is run.
+
+    Raises FileNotFoundError where there are neither, ValueError for a .bin that holds more than tensors.
+    """
+    folder = Path(folder)
+    pickled = [] if any(folder.glob("*.safetensors")) else sorted(folder.glob("pytorch_model*.bin"))
+    return {name: tensor for file in pickled for name, tensor in _unpickled(file).items()} or SafetensorsFolder(folder)
+
+
+def _unpickled(file: Path) -> dict[str, torch.Tensor]:
+    try:
+        return torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError) as error:
+        raise ValueError(f"{file} is no file of tensors alone, and is not read: {error}") from None
 
 
 def open_clip_weights(name: str, tag_or_file: str) -> dict[str, torch.Tensor]:

@@ -7,7 +7,7 @@ import torch
 
 from corpus.packs import TOKENIZER
 from corpus.tokens import Tokenizer, load_tokenizer
-from trainer import checkpoint, export, lora
+from trainer import checkpoint, exports, lora
 from trainer.model import VisionLanguageModel
 from trainer.parallel import World
 from trainer.quantise import quantise_blocks
@@ -20,31 +20,31 @@ Loaded = tuple[VisionLanguageModel, Tokenizer, int, int | None]
 
 
 def load_run(folder: Path, device: str, dtype: torch.dtype) -> Loaded:
-    """Load what a folder holds, in evaluation mode. Raises export.WrongModel, saying what is missing."""
+    """Load what a folder holds, in evaluation mode. Raises exports.WrongModel, saying what is missing."""
     if not folder.is_dir():
-        raise export.WrongModel(f"{folder}: no such folder")
+        raise exports.WrongModel(f"{folder}: no such folder")
     if (folder / "export").is_dir():
         return _load_export(folder / "export", device, dtype)
-    if (folder / export.CONFIG).exists():
+    if (folder / exports.CONFIG).exists():
         return _load_export(folder, device, dtype)
     if found := checkpoint.latest(folder):
         return _load_checkpoint(found, device, dtype)
-    raise export.WrongModel(
+    raise exports.WrongModel(
         f"{folder} is neither a training run (no export, no checkpoints in it) nor an exported model (no config.json)"
     )
 
 
 def _load_export(folder: Path, device: str, dtype: torch.dtype) -> Loaded:
-    config, rest = export.read_config(folder)
+    config, rest = exports.read_config(folder)
     tokenizer = load_tokenizer(folder)
     if rest.get("tokenizer_fingerprint") not in (None, tokenizer.fingerprint):
-        raise export.WrongModel(
+        raise exports.WrongModel(
             f"{folder}: its tokenizer (fingerprint {tokenizer.fingerprint}) is not the one the model was trained with "
             f"({rest['tokenizer_fingerprint']}): export the model again"
         )
     history = rest.get("history", {})
-    model = export.load_model(folder, device, dtype)
-    return model, tokenizer, export.image_size_of(history), history.get("settings", {}).get("stage")
+    model = exports.load_model(folder, device, dtype)
+    return model, tokenizer, exports.image_size_of(history), history.get("settings", {}).get("stage")
 
 
 def _load_checkpoint(folder: Path, device: str, dtype: torch.dtype) -> Loaded:
@@ -53,7 +53,7 @@ def _load_checkpoint(folder: Path, device: str, dtype: torch.dtype) -> Loaded:
         rest = (
             f"name an earlier one in {folder.parent}/latest ({', '.join(before)})" if before else "it is the only one"
         )
-        raise export.WrongModel(f"{'; '.join(wrong)}: this checkpoint is damaged; {rest}")
+        raise exports.WrongModel(f"{'; '.join(wrong)}: this checkpoint is damaged; {rest}")
     state = checkpoint.read_state(folder)
     settings, corpus = read_settings(state["settings"]), state["corpus"]["path"]
     tokenizer = load_tokenizer(f"{corpus}/{TOKENIZER}")

@@ -9,16 +9,18 @@ from pathlib import Path
 import torch
 
 from corpus.packs import StageFolder, WrongCorpus
-from trainer import checkpoint, export, lora, parallel
+from trainer import checkpoint, exports, lora, parallel
 from trainer.convert import from_open_clip, open_clip_weights
 from trainer.data import PackBatches, Plan, batches, micro_packs, packs_per_step, refuse_rot
+from trainer.hub.names import found_model
 from trainer.language import language_config, language_weights
 from trainer.loop import Run, train_step
 from trainer.model import VisionLanguageModel, count_parameters
+from trainer.optim import learning_rate
 from trainer.progress import Progress
 from trainer.quantise import quantise_blocks
 from trainer.sizes import SIZES, ModelConfig, with_vocabulary
-from trainer.stages import Settings, freeze, make_settings
+from trainer.stages import SCHEDULE, Settings, freeze, make_settings
 from trainer.towers import tower_config
 from trainer.watch import Watch, open_watcher
 from trainer.weights import Source, fill, materialise, random_source, state_source
@@ -28,8 +30,9 @@ from trainer.weights import Source, fill, materialise, random_source, state_sour
 class Job:
     """What was asked for. `flags` override the stage's defaults (see stages.Settings); None means not given.
 
-    init: a run, its export, or a folder of the released Qwen-VL. vision, vision_weights: a tower's name, and a file or
-    open_clip tag. language: a folder or hub name of a causal language model. resume: None, or "auto".
+    init: a run, its export, or a folder or hub name of the released Qwen-VL. vision, vision_weights: a tower's name,
+    and a file or open_clip tag. language: a folder or hub name of a causal language model. resume: None, or "auto".
+    reschedule: a resumed run may have another schedule.
     """
 
     stage: int
@@ -42,6 +45,7 @@ class Job:
     language: str | None = None
     queries: int | None = None
     resume: str | None = None
+    reschedule: bool = False
     watch: Watch | None = None
     device: str = "cpu"
     flags: dict = field(default_factory=dict)
@@ -81,18 +85,18 @@ def run_stage(job: Job) -> None:
 
 
 def _start_folder(job: Job) -> Path | None:
-    """The export that `init` names: a run's, or itself."""
+    """The export that `init` names: a run's, itself, or one of the hub."""
     if job.init is None:
         return None
     inside = Path(job.init) / "export"
-    return inside if inside.is_dir() else Path(job.init)
+    return inside if inside.is_dir() else found_model(job.init)
 
 
 def _choose_config(job: Job, start: Path | None, tokenizer, queries: int) -> ModelConfig:
     if start is not None:
-        config, _ = export.read_config(start)
+        config, _ = exports.read_config(start)
         if job.size not in (None, config.size):
-            raise export.WrongModel(f"{start} holds a model of size {config.size}, not {job.size}: leave --size out")
+            raise exports.WrongModel(f"{start} holds a model of size {config.size}, not {job.size}: leave --size out")
     else:
         config = with_vocabulary(_fresh_config(job, queries), tokenizer.vocab_size)
     ids = {"image_token": tokenizer.image_pad, "image_marks": (tokenizer.image_start, tokenizer.image_end)}
@@ -114,7 +118,7 @@ def _fresh_config(job: Job, queries: int) -> ModelConfig:
 
 def _check(folder: StageFolder, config: ModelConfig, tokenizer, start: Path | None) -> None:
     folder.require(queries=config.queries)
-    made_with = export.read_config(start)[1].get("tokenizer_fingerprint") if start else None
+    made_with = exports.read_config(start)[1].get("tokenizer_fingerprint") if start else None
     if made_with not in (None, tokenizer.fingerprint):
         raise WrongCorpus(
             f"{folder.path} was made with another tokenizer (fingerprint {tokenizer.fingerprint}) than the model in "
@@ -148,8 +152,26 @@ def _find_checkpoint(job: Job, settings: Settings, record: dict, world: parallel
     if found is None:
         return None, 0
     state = checkpoint.read_state(found)
-    checkpoint.require_same_run(found, state, settings, record["model"], record["corpus"])
+    may_change = SCHEDULE if job.reschedule else frozenset()
+    checkpoint.require_same_run(found, state, settings, record["model"], record["corpus"], may_change)
+    if job.reschedule and settings.steps <= state["step"]:
+        raise checkpoint.WrongCheckpoint(f"{found} has {state['step']} steps already: --reschedule needs more --steps")
+    if job.reschedule and world.rank == 0:
+        print(new_schedule(state, settings), flush=True)
     return found, state["step"]
+
+
+def new_schedule(state: dict, settings: Settings) -> str:
+    """Say what a resumed run changes in the schedule of the run that wrote `state`."""
+    before = replace(settings, **{name: state["settings"][name] for name in SCHEDULE})
+    pairs = ((name, getattr(before, name), getattr(settings, name)) for name in sorted(SCHEDULE))
+    changed = [f"{name}: {old} -> {new}" for name, old, new in pairs if old != new]
+    step = state["step"]
+    was = f", not {learning_rate(step, before):.3g}" if step < before.steps else ", where the run had ended"
+    return (
+        f"the schedule changes after step {step}: {'; '.join(changed) or 'not at all'}; the learning rate goes on at "
+        f"{learning_rate(step, settings):.3g}{was}"
+    )
 
 
 def build_model(config: ModelConfig, settings: Settings, world: parallel.World) -> VisionLanguageModel:
@@ -167,7 +189,7 @@ def build_model(config: ModelConfig, settings: Settings, world: parallel.World) 
 def _sources(job: Job, start: Path | None, config: ModelConfig, settings: Settings) -> list[Source]:
     random = random_source(config, settings.seed)
     if start is not None:
-        return [export.source(start), lambda name, shape: random(name, shape) if name == "image_rows" else None]
+        return [exports.source(start), lambda name, shape: random(name, shape) if name == "image_rows" else None]
     sources = []
     if job.vision_weights:
         state = open_clip_weights(config.vision.name, job.vision_weights)
@@ -260,5 +282,5 @@ def _export(job: Job, run: Run, folder: StageFolder, record: dict) -> None:
     tensors = lora.merged(checkpoint.full_tensors(run.model, run.world), run.settings)
     if run.world.rank == 0:
         history = {"stage": run.settings.stage, "settings": record["settings"], "corpus": record["corpus"]}
-        export.write(job.output / "export", run.model.config, tensors, folder.tokenizer_path, history)
+        exports.write(job.output / "export", run.model.config, tensors, folder.tokenizer_path, history)
     run.world.barrier()

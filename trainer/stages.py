@@ -4,6 +4,7 @@ A run's settings are Table 8, changed where the model's size asks for it, change
 flat, JSON-able record, which the checkpoint keeps and a resume compares.
 """
 
+from collections.abc import Set
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -109,6 +110,8 @@ class Settings:
 MAY_CHANGE = {"workers", "save_every", "keep", "micro_packs", "accumulation", "tensor_parallel", "compile",
               "exchange", "shard_ranks", "activation_checkpointing"}  # fmt: skip
 
+SCHEDULE = frozenset({"steps", "warmup", "peak_lr", "min_lr"})  # what --reschedule may change from the next step on
+
 
 def make_settings(stage: int, size: str, **flags) -> Settings:
     """Settings of a stage for a size; `flags` that are None count as not given.
@@ -184,8 +187,8 @@ def read_settings(saved: dict) -> Settings:
     return Settings(**values | {"trains": tuple(values["trains"])})
 
 
-def differing(saved: dict, now: Settings) -> list[str]:
-    """Names of the settings that a resume must not change and that differ."""
+def differing(saved: dict, now: Settings, may_change: Set[str] = frozenset()) -> list[str]:
+    """Names of the settings that a resume must not change and that differ; `may_change` may be changed too."""
     here = {name: list(v) if isinstance(v, tuple) else v for name, v in now.to_dict().items()}
     before = {field.name: field.default for field in fields(Settings)} | saved  # older runs lack newer settings
-    return [f"{n}: {before[n]} -> {v}" for n, v in here.items() if n not in MAY_CHANGE and before[n] != v]
+    return [f"{n}: {before[n]} -> {v}" for n, v in here.items() if n not in MAY_CHANGE | may_change and before[n] != v]

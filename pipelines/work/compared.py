@@ -159,7 +159,8 @@ def _pairs(stage: StageFolder) -> Iterator[tuple[str, str]]:
 
 
 def _kept(stage: StageFolder) -> dict[tuple[str, str], pa.Array]:
-    folder, parts = OutputFolder(stage.path), {}
+    folder = OutputFolder(stage.path)
+    parts: dict[tuple[str, str], list[pa.Array]] = {}
     for split, manifest in folder.manifests().items():
         table = folder.table(manifest, columns=["key", "outcome", "dataset"])
         table = table.filter(pc.equal(table["outcome"], KEPT))

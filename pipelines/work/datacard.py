@@ -16,6 +16,7 @@ from corpus.folder import VERSION, OutputFolder
 from corpus.ledger import Counts
 from corpus.licences import Licence, clashes, read_licence
 from corpus.mixture import Share
+from corpus.rules import RuleTable
 from corpus.seals import digest
 from pipelines.work.croissant import croissant
 from pipelines.work.datasets import rules_of_folder
@@ -91,9 +92,9 @@ def _source(dataset: Dataset, tasks: Mapping, folder: OutputFolder) -> Source:
 
 
 def _thresholds(settings: Mapping, dataset: Dataset) -> list[tuple[str, object, str]]:
-    table = rules_of_folder({**settings, "plugins": None})
+    table = rules_of_folder({**settings, "plugins": None}) or RuleTable("", [])
     found = []
-    for rule, given in (table.active(settings.get("rules", {})) if table else {}).items():
+    for rule, given in table.active(settings.get("rules", {})).items():
         for name, value in given.items():
             if rule in table and name in table[rule].parameters:
                 parameter = table[rule].parameters[name]

@@ -58,8 +58,7 @@ def prepare(image) -> Picture:
     pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
     lab = cv2.cvtColor(pixels.astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
-    points, descriptors = cv2.ORB_create(700).detectAndCompute(grey, None)
-    places = np.array([point.pt for point in points], np.float32).reshape(-1, 2)
+    places, descriptors = _features(grey)
     return Picture(grey, lab[..., 1:], places, descriptors, _is_page(grey), _is_flat(grey))
 
 
@@ -91,10 +90,15 @@ def compare(first: Picture, second: Picture) -> Likeness:
     return as_is if as_is.copies else max(as_is, _compare(first, _mirrored(second)), key=lambda found: found.value)
 
 
+def _features(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Places float32 [n, 2] in pixels, and descriptors uint8 [n, 32] or None where there are none."""
+    points, descriptors = cv2.ORB.create(700).detectAndCompute(grey, None)
+    return np.array([point.pt for point in points], np.float32).reshape(-1, 2), descriptors
+
+
 def _mirrored(picture: Picture) -> Picture:
     grey = np.ascontiguousarray(picture.grey[:, ::-1])
-    points, descriptors = cv2.ORB_create(700).detectAndCompute(grey, None)
-    places = np.array([point.pt for point in points], np.float32).reshape(-1, 2)
+    places, descriptors = _features(grey)
     colours = np.ascontiguousarray(picture.colours[:, ::-1])
     return picture._replace(grey=grey, colours=colours, points=places, descriptors=descriptors)
 

@@ -22,7 +22,7 @@ _TURNS = (-3.0, 3.0)  # degrees
 _SIDES = ((1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1))
 _CORNERS = ((1, 1, 0, 0), (0, 1, 1, 0), (0, 0, 1, 1), (1, 0, 0, 1))
 # Of the sides that are cut together: (left, top, right, bottom) shares of the width and height.
-_CROPS = [(0.0,) * 4, (0.025,) * 4, (0.05,) * 4]
+_CROPS: list[tuple[float, ...]] = [(0.0,) * 4, (0.025,) * 4, (0.05,) * 4]
 _CROPS += [tuple(share * on for on in sides) for share in (0.05, 0.1, 0.15) for sides in (*_SIDES, *_CORNERS)]
 _CROPS += [tuple(0.2 * on for on in sides) for sides in _SIDES] + [(0.075,) * 4, (0.1,) * 4]
 _PLACES = (0.0, 0.025, 0.05, 0.075, 0.1)  # of windows of 90 %, wherever they lie; those in the corners stand above

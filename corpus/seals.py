@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import BinaryIO
 
 import fsspec
@@ -37,7 +38,7 @@ def read_sealed(raw: bytes, where: str, mend: str) -> dict:
         raise Damaged(f"{where} is damaged ({error}): {mend}") from None
 
 
-def describe(url: str, names: Iterable[str]) -> dict[str, list]:
+def describe(url: str | Path, names: Iterable[str]) -> dict[str, list]:
     """Return [bytes, xxh3-128] of files in a folder, by name."""
     fs, root = fsspec.core.url_to_fs(str(url))
     told = {}
@@ -47,7 +48,7 @@ def describe(url: str, names: Iterable[str]) -> dict[str, list]:
     return told
 
 
-def wrong_files(url: str, told: Mapping[str, list]) -> Iterator[str]:
+def wrong_files(url: str | Path, told: Mapping[str, list]) -> Iterator[str]:
     """Yield what is wrong with the files of a folder that `describe` told of."""
     fs, root = fsspec.core.url_to_fs(str(url))
     for name, (size, total) in sorted(told.items()):

@@ -419,7 +419,7 @@ def test_a_damaged_export_is_refused(copy, tmp_path):
     flip(weights, weights.stat().st_size * 8 - 80)
     for use in (
         lambda: load_run(copy / "run", "cpu", torch.float32),
-        lambda: command(export, copy / "run/export", "--to", tmp_path / "out"),
+        lambda: exports.convert(copy / "run/export", tmp_path / "out", "qwen-vl", "bfloat16"),
         lambda: run_stage(Job(stage=2, data="none", output=tmp_path / "next", init=str(copy / "run"), flags=FLAGS)),
     ):
         with pytest.raises((exports.WrongModel, WrongCorpus), match="model.safetensors was altered|no finished stage"):

@@ -110,8 +110,8 @@ def job_of(args: argparse.Namespace, device: str):
     """The run that parsed arguments describe."""
     from trainer.run import Job
 
-    own = ("stage", "data", "output", "size", "init", "resume", "reschedule", "vision", "vision_weights")
-    own += ("language", "queries")
+    own: tuple[str, ...] = ("stage", "data", "output", "size", "init", "resume", "reschedule", "vision")
+    own += ("vision_weights", "language", "queries")
     return Job(
         **{name: getattr(args, name) for name in own}, device=device, flags=flags_of(args), watch=_watch_of(args)
     )

@@ -66,7 +66,7 @@ def fold_image_rows(tensors: dict[str, torch.Tensor], config: ModelConfig) -> di
     out = {name: tensor for name, tensor in tensors.items() if name != "image_rows"}
     name = next(n for n in out if n.startswith("language.") and "embed_tokens" in n)
     out[name] = out[name].to(tensors["image_rows"].dtype, copy=True)
-    out[name][list(config.image_marks)] = tensors["image_rows"]
+    out[name][list(config.image_marks or ())] = tensors["image_rows"]
     return out
 
 

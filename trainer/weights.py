@@ -5,7 +5,7 @@ meta device, sharded, and only then filled, one full tensor at a time: no rank e
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import nn
@@ -66,7 +66,7 @@ def _language_std(config) -> float:
     return config.language.get("initializer_range", 0.02)
 
 
-def state_source(state: dict[str, torch.Tensor], prefix: str = "") -> Source:
+def state_source(state: Mapping[str, torch.Tensor], prefix: str = "") -> Source:
     """Tensors at hand, named without the `prefix` that the model's names begin with."""
 
     def read(name: str, shape: torch.Size) -> torch.Tensor | None:

@@ -76,7 +76,9 @@ class Untidy(Job):
 def test_what_a_job_leaves_and_takes_is_found_out(tmp_path, monkeypatch):
     monkeypatch.setattr(crashes, "PATIENCE", 0.1)
     (tmp_path / "log").write_text("said before")
+    held = bytearray(b"x") * (300 << 20)  # the campaign's own memory is not the job's
     ended = crashes.left_alone(Untidy("untidy", "", most_megabytes=60), tmp_path / "out", tmp_path / "log")
+    del held
     assert [text.partition("stray-")[0] for text in ended.wrong[:3]] == [
         "sleep outlived the job", "left in the temporary folder: ", "exit status 1: no\n"
     ]  # fmt: skip

@@ -1,11 +1,13 @@
 """Jobs killed, frozen and starved at random moments, then run again: the folder must end as if nothing had happened."""
 
+import json
 import os
 import random
 import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -23,6 +25,13 @@ STRIKES = 4  # of one bout, before the job may finish; Ray gives a split up that
 DRIVER_STRIKES = 8  # killing a driver is cheap: the run that follows is not
 _CACHES = "torchinductor_"  # what a library keeps among temporary files on purpose
 _MARK = uuid.uuid4().hex
+# A process of its own, and a small one: what a process may have resident begins with what its parent has.
+_MEASURED = """\
+import json, resource, subprocess, sys
+status = subprocess.call(sys.argv[2:])
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+json.dump([used.ru_utime + used.ru_stime, used.ru_maxrss // 1024], open(sys.argv[1], "w"))
+sys.exit(status)"""
 
 
 @dataclass(frozen=True)
@@ -66,20 +75,19 @@ def left_alone(job: Job, output: Path, log: Path) -> Ended:
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
     began, said = time.monotonic(), log.stat().st_size if log.exists() else 0
-    process = start(job.argv(output), log, TMPDIR=str(scratch))
-    while (ended := os.wait4(process.pid, os.WNOHANG))[0] == 0:
-        if time.monotonic() - began > FINISH_SECONDS:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            return Ended(None, FINISH_SECONDS, 0, 0, (f"not finished within {FINISH_SECONDS} s",))
-        time.sleep(0.05)
-    process.returncode = os.waitstatus_to_exitcode(ended[1])
+    used = log.with_suffix(".used")
+    process = start([sys.executable, "-c", _MEASURED, str(used), *job.argv(output)], log, TMPDIR=str(scratch))
+    try:
+        status = process.wait(FINISH_SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return Ended(None, FINISH_SECONDS, 0, 0, (f"not finished within {FINISH_SECONDS} s",))
     wrong = [f"{name} outlived the job" for name in wait_until_gone(marked())]
     wrong += [
         f"left in the temporary folder: {path.name}" for path in scratch.iterdir() if not path.name.startswith(_CACHES)
     ]
-    usage = ended[2]
-    took = Ended(process.returncode, time.monotonic() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss // 1024)
+    took = Ended(status, time.monotonic() - began, *json.loads(used.read_text()))
     if took.status:
         wrong.append(f"exit status {took.status}: {log.read_text()[said:][-200:]}")
     if took.cpu_seconds > MOST_SECONDS or took.megabytes > job.most_megabytes:

@@ -211,7 +211,7 @@ def test_reductions_over_many_splits_need_few_files_and_decide_rightly(
     ids = [str(n) for n in range(400)]
     for n, split in enumerate(ids):
         pq.write_table(table([value(n // 2)]), tmp_path / f"{split}.urls.parquet")
-    found = dict(decide(folder, [Split(split, {}) for split in ids]))
+    found = dict(decide(folder, [Split(split, {"url": f"{split}.tar"}) for split in ids]))
     for n, split in enumerate(ids):
         gone = [(d["row"], d["of_split"], d["of_row"]) for d in found[split]]
         assert gone == ([(5, ids[n - 1], 5)] if n % 2 else [])

@@ -324,6 +324,20 @@ def test_the_papers_recipe_has_every_dataset_of_tables_2_and_3():
     assert [words[2] for words in trained] == ["1", "2", "3"] and not any("--steps" in words for words in trained)
 
 
+def test_a_hub_that_does_not_answer_is_asked_for_a_tokenizer_once(here, monkeypatch):
+    asked = []
+
+    def away(self, name, timeout):
+        asked.append((name, timeout))
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", away)
+    monkeypatch.setattr(checks, "load_tokenizer", lambda name: pytest.fail("its library tries again for a minute"))
+    (told,) = problems(GOOD.replace("queries: 16}", "queries: 16, tokenizer: nobody/nothing}"))
+    assert "no tokenizer 'nobody/nothing'" in told and told.endswith("Hugging Face cannot be asked: no route")
+    assert asked == [("nobody/nothing", 3)]
+
+
 def test_every_job_has_a_title():
     assert set(JOBS) <= set(TITLES)
 

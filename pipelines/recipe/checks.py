@@ -194,10 +194,29 @@ def _columns_in(file: str) -> list[str]:
 
 
 def _check_tokenizer(reading: Reading, name: str | None) -> None:
+    if why := name and _out_of_reach(name):
+        reading.wrong(("model", "tokenizer"), f"no tokenizer {name!r}: no file, no folder, not in the cache; {why}")
+        return
     try:
         load_tokenizer(name)
     except ValueError as error:
         reading.wrong(("model", "tokenizer"), str(error))
+
+
+def _out_of_reach(name: str) -> str:
+    """Say why a name cannot be asked for at the hub: asked once, since its library tries again for a minute."""
+    if "://" in name or name.endswith(".tiktoken") or Path(name).exists():
+        return ""
+    import huggingface_hub
+
+    try:
+        if not huggingface_hub.try_to_load_from_cache(name, "config.json"):
+            huggingface_hub.HfApi().model_info(name, timeout=3)
+    except huggingface_hub.errors.HfHubHTTPError:
+        return ""  # it answers, and `load_tokenizer` says what
+    except Exception as error:  # of whichever transport the library has
+        return f"Hugging Face cannot be asked: {error}"
+    return ""
 
 
 def _check_build(reading: Reading, number: int, flags: Mapping) -> None:

@@ -13,7 +13,7 @@ from corpus.packs import StageFolder
 from pipelines import clean_chat
 from tests import tiny_stage
 from tests.published import put_json, run_job, samples
-from trainer import checkpoint, export
+from trainer import checkpoint, exports
 from trainer.assistant import Assistant
 from trainer.data import PackBatches, Plan
 from trainer.draw import draw_regions
@@ -60,7 +60,7 @@ def learned(stage: StageFolder, folder):
             break
     record = {"settings": settings.to_dict(), "model": config.to_dict(), "stage": 2}
     record["corpus"] = {"path": stage.path, "digest": stage.digest}
-    export.write(folder, config, checkpoint.full_tensors(model, world), stage.tokenizer_path, record)
+    exports.write(folder, config, checkpoint.full_tensors(model, world), stage.tokenizer_path, record)
     return Assistant.load(folder)
 
 

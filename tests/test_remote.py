@@ -122,7 +122,9 @@ def submit(checkout, environment, *arguments) -> subprocess.CompletedProcess:
     command = [str(BIN / "ray"), "job", "submit", *arguments]
     for _ in range(20):
         done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=280)
-        if not re.search("No available agent|ServerDisconnected|Failed to connect", done.stderr):  # a head that has just started
+        if not re.search(
+            "No available agent|ServerDisconnected|Failed to connect", done.stderr
+        ):  # a head that has just started
             break
         time.sleep(3)
     return done

@@ -118,13 +118,14 @@ def wait_for_port(port, process, log):
     raise AssertionError(log.read_text())
 
 
+_NOT_YET = "No available agent|ServerDisconnected|Failed to connect"  # said of a head that has just started
+
+
 def submit(checkout, environment, *arguments) -> subprocess.CompletedProcess:
     command = [str(BIN / "ray"), "job", "submit", *arguments]
     for _ in range(20):
         done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=280)
-        if not re.search(
-            "No available agent|ServerDisconnected|Failed to connect", done.stderr
-        ):  # a head that has just started
+        if not re.search(_NOT_YET, done.stderr):
             break
         time.sleep(3)
     return done

@@ -88,7 +88,7 @@ def test_slivers_are_hashed_and_compared_without_an_error(size):
     compare(prepare(image), prepare(image))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), max_size=40))
 def test_groups_grow_as_components(pairs):
     groups = Groups()

@@ -153,7 +153,7 @@ def test_special_tokens_in_every_field_stay_text(task, special):
     task=st.sampled_from(IMAGE_TASKS), text=st.text(min_size=1, max_size=40), queries=st.integers(1, 9),
     coordinates=st.lists(st.floats(-50, 1200), min_size=4, max_size=4),
 )  # fmt: skip
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_masks_never_cover_what_is_given(task, text, queries, coordinates):
     """Image slots, prompts, role names and the first token are never targets; the end of the answer always is."""
     x0, y0, x1, y1 = coordinates

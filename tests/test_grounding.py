@@ -38,7 +38,7 @@ def brute_force(spans):
     return max((boxes_in(c), sum(s.end - s.start for s in c)) for c in chosen)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(SPANS)
 def test_the_exact_choice_is_the_best_of_all_choices(spans):
     chosen = exact(spans)

@@ -259,7 +259,7 @@ def test_robots_directives(headers, found):
     assert forbidding_directive(headers, ROBOTS) == found
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.binary(max_size=3000), st.sampled_from([15, -15, 31]), st.integers(1, 400), st.integers(10, 3000))
 def test_unpacking_gives_the_bytes_back_and_never_more_than_one_above_the_cap(data, wbits, step, cap):
     packer = zlib.compressobj(9, zlib.DEFLATED, wbits)
@@ -276,7 +276,7 @@ def test_retry_after():
     assert retry_after("Wed, 21 Oct 2015 07:28:30 GMT") is None
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.text(max_size=60), st.sampled_from(["", "http://", "http://h/", "//", "https://u:p@h"]))
 def test_any_text_is_a_checked_url_or_a_bad_one(text, start):
     try:

@@ -19,7 +19,7 @@ def check(packs, lengths, images, max_tokens, max_images):
 
 
 @given(SAMPLES, st.integers(64, 200), st.integers(3, 9))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_caps_hold_and_every_sample_is_packed(samples, max_tokens, max_images):
     lengths, images = np.array(samples, np.int64).reshape(-1, 2).T
     packs = plan_packs(lengths, images, max_tokens, max_images)
@@ -33,7 +33,7 @@ def test_caps_hold_and_every_sample_is_packed(samples, max_tokens, max_images):
 @given(
     st.lists(st.integers(1, 64), min_size=1, max_size=150), st.integers(0, 2), st.integers(64, 300), st.integers(2, 9)
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_both_planners_hold_the_caps(lengths, images_each, max_tokens, max_images):
     lengths = np.array(lengths)
     images = np.full(len(lengths), images_each)
@@ -58,7 +58,7 @@ def one_by_one(lengths, images, max_tokens, max_images):
 
 
 @given(SAMPLES, st.integers(64, 200), st.integers(3, 9))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_best_fit_in_bulk_equals_one_by_one(samples, max_tokens, max_images):
     lengths, images = np.array(samples, np.int64).reshape(-1, 2).T
     packs = best_fit(lengths, images, max_tokens, max_images)
@@ -75,7 +75,7 @@ COPIES = st.lists(st.tuples(st.integers(1, 64), st.integers(0, 3), st.integers(1
 
 
 @given(COPIES, st.integers(64, 300), st.integers(3, 9), st.booleans())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_copies_never_share_a_pack(samples, max_tokens, max_images, one_image):
     lengths, images, times = np.array(samples, np.int64).T
     groups = np.repeat(np.arange(len(samples)), times)

@@ -39,7 +39,7 @@ def stage(tmp_path_factory):
 
 
 @given(st.integers(1, 3000), st.text(max_size=5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_permuted_is_a_permutation(size, key):
     assert sorted(permuted(i, size, key) for i in range(size)) == list(range(size))
 

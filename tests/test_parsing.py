@@ -26,7 +26,7 @@ def make(task, **fields):
 
 
 @given(st.lists(st.tuples(SPECIAL_FREE, SPECIAL_FREE, st.lists(BOXES, max_size=3)), min_size=1, max_size=5))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_grounded_captions_come_back(items):
     caption, regions, expected = "", [], []
     for plain, phrase, boxes in items:
@@ -54,7 +54,7 @@ def _by_tokens(formatted):
 
 
 @given(st.lists(st.tuples(SPECIAL_FREE, BOXES), min_size=1, max_size=6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_ocr_lines_come_back(lines):
     def corners(box):
         return [[box[0], box[1]], [box[2], box[1] + 2], [box[2], box[3]], [box[0], box[3]]]
@@ -68,7 +68,7 @@ def test_ocr_lines_come_back(lines):
 
 
 @given(st.sampled_from(SPECIALS), BOXES)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_tokens_tell_a_special_token_from_its_name(special, box):
     notes = {"regions": [{"text": f"a {special} b", "span": None, "boxes": [box]}]}
     (formatted,) = format_sample(make("referring", annotations=notes), "referring")

@@ -137,7 +137,7 @@ def matches(pattern: str, text: str) -> bool:
     return pc.match_substring_regex(pa.array([text]), pattern)[0].as_py()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(TEXTS, st.sampled_from(["en", "zh"]))
 def test_fast_path_equals_slow_path_on_every_row(texts, language):
     slow = [slowly(text, EVERYTHING[language]) for text in texts]
@@ -146,7 +146,7 @@ def test_fast_path_equals_slow_path_on_every_row(texts, language):
             assert clean_texts(pa.array(texts), EVERYTHING[language]).to_pylist() == slow
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(TEXTS, st.sampled_from(["en", "zh"]))
 def test_cleaning_twice_changes_nothing(texts, language):
     once = clean_texts(pa.array(texts), EVERYTHING[language])
@@ -176,7 +176,7 @@ def test_no_shortcut_of_a_pattern_misses_what_it_finds(name):
 BAD = st.text(st.sampled_from("ÃÂâ€™œ©®«»¡¿\u00a0\u0092 ØÙ×²³à¹°Œœ√≈‚ÄâвЂГўС•±žšŸ–—abeE ¦¨¬¯"), max_size=8)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(BAD, min_size=20, max_size=20))
 def test_mojibake_that_ftfy_would_fix_is_found(texts):
     found = pc.match_substring_regex(pa.array(texts), PATTERNS["mojibake"].find).to_pylist()
@@ -221,7 +221,7 @@ MARKED_UP = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(MARKED_UP, max_size=4).map("".join))
 def test_html_leaves_what_a_browser_shows(text):
     node = LexborHTMLParser(f"<div>{text}</div>").body

@@ -22,7 +22,7 @@ def encoded(image: Image.Image, kind="PNG", **options) -> bytes:
 
 
 @given(TEXT, TEXT, st.lists(st.sampled_from([("jpg", b"J"), ("png", b"P"), ("webp", b"W")]), max_size=3))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_sample_survives_its_members(text, answer, images):
     sample = Sample(key="set/00000/000001", dataset="set", task="vqa", language="en", text=text, width=3, height=4,
                     images=[EncodedImage(data, ext) for ext, data in images], scores={"clip": 0.25},

@@ -156,7 +156,7 @@ def test_shipped_scores_drop_what_they_accuse_and_judge_nothing_else():
     assert found[3]["threshold"] == 0.8
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.lists(st.text(max_size=12) | st.text("αβΩ aé、ж", max_size=12), min_size=1, max_size=6),
     st.sampled_from(["en", "zh"]),
@@ -188,7 +188,7 @@ EMOJI_TEXT = st.lists(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(EMOJI_TEXT)
 def test_emoji_agree_with_the_emoji_library(pieces):
     # A skin tone or joiner after another emoji joins it, which the library sees only in sequences it knows.
@@ -205,7 +205,7 @@ CAPTIONS = st.lists(st.none() | SOME | st.text(max_size=30), min_size=1, max_siz
 SIZES = hnp.arrays(np.int32, 12, elements=st.integers(-1, 2000))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(CAPTIONS, SIZES, SIZES, st.lists(st.none() | st.floats(0, 0.6), min_size=12, max_size=12))
 def test_every_row_has_one_outcome_in_the_same_order(texts, width, height, scores):
     n = len(texts)
@@ -225,7 +225,7 @@ def test_every_row_has_one_outcome_in_the_same_order(texts, width, height, score
         assert [(row["outcome"], row["text_after"]) for row in again] == [("kept", row["text_after"]) for row in kept]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(CAPTIONS, SIZES, SIZES)
 def test_text_first_and_images_later_keep_what_both_at_once_keep(texts, width, height):
     n = len(texts)
@@ -242,7 +242,7 @@ def test_text_first_and_images_later_keep_what_both_at_once_keep(texts, width, h
 LIMITS = [(rule.name, name, limit.bound) for rule in rules.RULES.values() for name, limit in rule.limits.items()]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(CAPTIONS, SIZES, SIZES, st.sampled_from(LIMITS), st.floats(0, 50), st.floats(0, 50))
 def test_a_tighter_threshold_keeps_no_more(texts, width, height, limit, a, b):
     name, parameter, bound = limit
@@ -362,13 +362,13 @@ def test_thresholds_of_a_setting():
 # --- Pieces ---
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.text(st.sampled_from("ab é的\U0001f600\t"), max_size=12), max_size=6))
 def test_words_are_runs_of_what_is_not_space(texts):
     assert count_words(pa.array(texts, pa.string())).tolist() == [len(text.split()) for text in texts]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.text(st.sampled_from("é的ж\U0001f600a"), max_size=12), min_size=1, max_size=5))
 def test_no_run_is_overlooked(texts):
     found = set(rows_with_run(pa.array(texts), 3).tolist())

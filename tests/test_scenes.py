@@ -18,7 +18,7 @@ def foreground(drawn):
     return np.abs(pixels - pixels[0, 0]).max(axis=2) > 12
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seeds)
 def test_everything_drawn_lies_in_a_box_or_quad_and_touches_its_edges(seed):
     drawn = scene(seed, max_tilt=20)
@@ -35,7 +35,7 @@ def test_everything_drawn_lies_in_a_box_or_quad_and_touches_its_edges(seed):
         assert rows[-1] >= inside.shape[0] - 4 and columns[-1] >= inside.shape[1] - 4
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seeds)
 def test_captions_name_what_is_there_and_spans_point_at_the_phrases(seed):
     drawn = scene(seed)
@@ -54,7 +54,7 @@ def test_captions_name_what_is_there_and_spans_point_at_the_phrases(seed):
     assert boxes == sorted([o.box for o in drawn.objects] + [bounds(w.quad) for w in drawn.words])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seeds)
 def test_objects_do_not_overlap(seed):
     boxes = [o.box for o in scene(seed, kinds=["group", "several", "pair"]).objects]

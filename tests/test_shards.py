@@ -31,7 +31,7 @@ def written(samples) -> tuple[bytes, bytes]:
 
 
 @given(SAMPLES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_samples_survive_the_round_trip(samples):
     tar, _ = written(samples)
     assert [(raw.key, raw.members, raw.problem) for raw in read_shard(io.BytesIO(tar))] == [

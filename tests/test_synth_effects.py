@@ -49,7 +49,7 @@ def distance(a, b):
     smoothing=st.floats(0.5, 1),
     angle=st.floats(0, 360),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_shadow_is_synthtigers(size, intensity, amount, smoothing, angle):
     tiger = import_synthtiger()
     meta = {"intensity": intensity, "amount": amount, "smoothing": smoothing, "bidirectional": False, "align": 0}
@@ -62,7 +62,7 @@ def test_shadow_is_synthtigers(size, intensity, amount, smoothing, angle):
 
 
 @given(size=SIZES, contrast=st.floats(1, 1.5), brightness=st.integers(-48, 0))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_contrast_and_brightness_are_synthtigers(size, contrast, brightness):
     tiger = import_synthtiger()
     pixels = picture(size)

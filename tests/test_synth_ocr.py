@@ -73,7 +73,7 @@ def check_ink(picture):
 
 
 @given(seed=st.integers(0, 10_000), tilted=st.booleans(), chinese=st.booleans())
-@hypothesis_settings(max_examples=24, deadline=None)
+@hypothesis_settings(max_examples=24)
 def test_quads_hug_the_ink_and_all_ink_is_labelled(seed, tilted, chinese):
     text, language = (CHINESE, "zh") if chinese else (ENGLISH, "en")
     recipe = replace(PLAIN, page=replace(TILTED.page, texture_alpha=(0, 0))) if tilted else PLAIN
@@ -218,7 +218,7 @@ def test_zero_width_and_blank_characters_never_reach_a_label():
 
 
 @given(seed=st.integers(0, 10_000), width=st.floats(200, 2000), height=st.floats(200, 2000))
-@hypothesis_settings(max_examples=60, deadline=None)
+@hypothesis_settings(max_examples=60)
 def test_cells_lie_in_the_box_and_do_not_overlap(seed, width, height):
     grids = layout.stack_grids(np.random.default_rng(seed), 10, 20, width, height, settings.Layout())
     cells = [cell for grid in grids for cell in grid]

@@ -10,7 +10,7 @@ from corpus.tokens import load_tokenizer
 
 
 @given(st.lists(st.text(st.sampled_from("ab 。中\n\r\t.!\u3000"), max_size=30), max_size=12), st.integers(3, 40))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_nothing_is_lost_or_doubled(paragraphs, limit):
     text, own = "\n".join(paragraphs), load_tokenizer()
     parts = split_text(text, own, limit)

@@ -90,7 +90,7 @@ def test_qwen_encodes_as_tiktoken(qwen, shared_data):
 
 
 @given(st.text(max_size=60))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_own_tokenizer_round_trips(text):
     own = load_tokenizer()
     assert own.decode(own.encode(text)) == unicodedata.normalize("NFC", text)
@@ -105,7 +105,7 @@ def test_own_tokenizer_is_small_and_useful():
 
 
 @given(SPECIAL_TEXT)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_control_token_out_of_text(text):
     own = load_tokenizer()
     assert not set(own.encode(text)) & set(own.special.values())

@@ -83,7 +83,7 @@ box = st.tuples(
 ).map(lambda b: (b[0], b[1], min(b[0] + b[2], WIDTH), min(b[1] + b[3], HEIGHT)))  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(box, max_size=120), st.integers(60, 1500))
 def test_every_line_appears_once_and_points_at_the_same_pixels(boxes, tokens):
     lines = [Line(f"line {i}", rect_quad(b)) for i, b in enumerate(boxes)]

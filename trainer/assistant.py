@@ -43,7 +43,7 @@ class Assistant:
     ) -> "Assistant":
         """Load a run, an export or a folder of the released Qwen-VL; bfloat16 on a GPU unless `dtype` says otherwise.
 
-        quantise: "nf4" or "int8", for the language model's blocks. Raises export.WrongModel when the folder is none
+        quantise: "nf4" or "int8", for the language model's blocks. Raises exports.WrongModel when the folder is none
         of these.
         """
         dtype = dtype or (torch.bfloat16 if device == "cuda" else torch.float32)

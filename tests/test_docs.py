@@ -1,5 +1,6 @@
 """Every command in the README and docs names a script that exists and flags that it knows; every link has a target."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -27,7 +28,8 @@ def commands(page: Path) -> list[str]:
 
 @lru_cache
 def help_of(*words: str) -> str:
-    done = subprocess.run([sys.executable, *words, "--help"], cwd=ROOT, capture_output=True, text=True)
+    here = os.environ | {"PYTHONPATH": str(ROOT)}  # as ./gristmill says it
+    done = subprocess.run([sys.executable, *words, "--help"], cwd=ROOT, env=here, capture_output=True, text=True)
     assert done.returncode == 0, f"{words}: {done.stderr}"
     return done.stdout
 

@@ -312,7 +312,8 @@ def test_a_hanging_page_is_ended_and_the_next_one_renders():
         assert lines(made, "<p>first") == ["first"]
         browser = descendants(made._chromium._sentry.pid)
         for pid in browser:
-            os.kill(pid, signal.SIGSTOP)
+            with contextlib.suppress(ProcessLookupError):  # helpers come and go
+                os.kill(pid, signal.SIGSTOP)
         made.limits = BrowserLimits(page_seconds=2)
         with pytest.raises(BadDocument) as caught:
             made.render("<p>second")

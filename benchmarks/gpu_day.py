@@ -7,8 +7,8 @@
     python benchmarks/gpu_day.py prepare --tiny --output DAY && python benchmarks/gpu_day.py run --tiny --output DAY
 
 No step takes 9 minutes; one that is stopped goes on, or begins again, at the next run, one that failed too. Needed are
-torch and transformers; Ray is not, and a step whose package is missing (open_clip for CLIP, pydantic for the proof) says
-so and is skipped. Where a folder has to travel to the GPU, keep --pictures low: 1,000 make some 40 MB.
+torch and transformers; Ray is not, and a step whose package is missing (open_clip for CLIP, pydantic for the proof)
+says so and is skipped. Where a folder has to travel to the GPU, keep --pictures low: 1,000 make some 40 MB.
 """
 
 import argparse

@@ -130,10 +130,10 @@ def test_the_same_seed_strikes_in_the_same_order_and_finished_bouts_are_not_foug
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_five_minutes_of_kills_change_nothing(tmp_path, monkeypatch, capsys):
+def test_two_minutes_of_kills_change_nothing(tmp_path, monkeypatch, capsys):
     seed = random.SystemRandom().getrandbits(32)
     monkeypatch.setattr(
-        sys, "argv", ["campaign", "--output", str(tmp_path / "out"), "--minutes", "5", "--seed", str(seed)]
+        sys, "argv", ["campaign", "--output", str(tmp_path / "out"), "--minutes", "2", "--seed", str(seed)]
     )
     with pytest.raises(SystemExit) as end:
         campaign.main()

@@ -183,14 +183,12 @@ def _dataset(layers: Layers, name: str, entry, jobs, tree: dict, data: str | Non
     if wrong:
         raise CatalogError(*(_at(layers, block, key, f"{name}: {said}") for block, key, said in wrong))
     given = {key: value for key, value in entry.items() if value is not None}
-    given |= _places(layers, entry, data) | {
-        key: tuple(given[key]) for key in ("tasks", "pools", "keep_columns") if key in given
-    }
+    given |= _places(layers, entry, data) | {key: tuple(given[key]) for key in ("tasks", "pools") if key in given}
     given["rules"] = {rule: _given(parameters) for rule, parameters in given.get("rules", {}).items()}
     output = given.pop("output", None) or _below(data or _folder(layers, tree, name), f"cleaned/{name}")
     dataset = Dataset(name=name, output=output, **given, plugins=plugins)
     if jobs is not None:
-        wrong = list(_unfit_for_job(entry, dataset, jobs))
+        wrong = [(*_block_at(entry, path), said) for path, said in unfit(dataset, jobs)]
     if wrong:
         raise CatalogError(*(_at(layers, block, key, f"{name}: {said}") for block, key, said in wrong))
     return dataset
@@ -270,23 +268,24 @@ def _wrong_stages(stages: dict, tasks: list[str]) -> Iterator[tuple[dict, object
                 yield weights, task, f"stage {stage}: samples of {task} are a number, not {samples!r}"
 
 
-def _unfit_for_job(entry: dict, dataset: Dataset, jobs: Mapping[str, JobKind]) -> Iterator[tuple[dict, object, str]]:
+def unfit(dataset: Dataset, jobs: Mapping[str, JobKind]) -> Iterator[tuple[tuple, str]]:
+    """Yield what the job of a dataset does not take of its entry: the keys that lead there, what to say of it."""
     if dataset.job not in jobs:
-        yield entry, "job", f"no job {dataset.job!r}{hint(dataset.job, jobs)}; jobs: {listed(jobs)}"
+        yield ("job",), f"no job {dataset.job!r}{hint(dataset.job, jobs)}; jobs: {listed(jobs)}"
         return
     readers = jobs[dataset.job].readers
     if dataset.reader not in readers:
         known = f"{hint(dataset.reader, readers)}; readers of {dataset.job}: {listed(readers)}"
-        yield entry, "reader", f"no reader {dataset.reader!r}{known}"
+        yield ("reader",), f"no reader {dataset.reader!r}{known}"
     try:
         table = table_of(dataset, jobs)
     except WrongRule as error:
-        yield entry, "rules", str(error)
+        yield ("rules",), str(error)
         return
     for rule, given in dataset.rules.items():
         parts = [{name: value} for name, value in given.items()] if isinstance(given, dict) else [given]
         wrong = (_wrong_rule(table, rule, part) for part in parts or [{}])
-        yield from {str(why): (*_where(entry, why), str(why)) for why in wrong if why}.values()
+        yield from {str(why): (("rules", *filter(None, why.where)), str(why)) for why in wrong if why}.values()
 
 
 def _wrong_rule(table: RuleTable, rule: str, given) -> WrongRule | None:
@@ -297,10 +296,13 @@ def _wrong_rule(table: RuleTable, rule: str, given) -> WrongRule | None:
     return None
 
 
-def _where(entry: dict, why: WrongRule) -> tuple[dict, object]:
-    rule, parameter = why.where
-    block = entry["rules"].get(rule)
-    return (block, parameter) if parameter is not None and isinstance(block, dict) else (entry["rules"], rule)
+def _block_at(entry: dict, path: tuple) -> tuple[dict, object]:
+    """Return the innermost mapping on a path of keys, and its key."""
+    for step in path[:-1]:
+        if not isinstance(entry.get(step), dict):
+            return entry, step
+        entry = entry[step]
+    return entry, path[-1]
 
 
 def _unknown(block: dict, known: Collection, message: str) -> Iterator[tuple[dict, object, str]]:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from corpus.catalog import CatalogError, Dataset, load_catalog, table_of
+from corpus.catalog import CatalogError, Dataset, load_catalog, unfit
 from corpus.marked import BadYaml, Document
 from corpus.records import TASKS
-from corpus.rules import WrongRule, hint, listed
+from corpus.rules import hint, listed
 from pipelines.recipe import flags as job_flags
 from pipelines.recipe.shape import DatasetPart, Entry, Model, Recipe, StagePart
 from pipelines.work.datasets import JOBS
@@ -233,27 +233,15 @@ def _rules(base: Mapping, over: Mapping) -> dict:
 
 def _check_entry(reading: Reading, path: tuple, part: DatasetPart, dataset: Dataset) -> bool:
     """Whether an entry is one that its job takes; what is wrong with it is noted."""
+    for where, says in unfit(dataset, JOBS):
+        reading.wrong((*path, *where), says)
     if dataset.job not in JOBS:
-        reading.wrong((*path, "job"), f"no job {dataset.job!r}{hint(dataset.job, JOBS)}; jobs: {listed(JOBS)}")
         return False
-    readers = JOBS[dataset.job].readers
-    if dataset.reader not in readers:
-        known = f"{hint(dataset.reader, readers)}; readers of {dataset.job}: {listed(readers)}"
-        reading.wrong((*path, "reader"), f"no reader {dataset.reader!r}{known}")
     for i, task in enumerate(dataset.tasks):
         if task not in TASKS:
             reading.wrong((*path, "tasks", i), f"no task {task!r}{hint(task, TASKS)}; tasks are {listed(TASKS)}")
     for stage, weights in (part.stages or {}).items():
         _check_tasks(reading, (*path, "stages", stage), dataset, weights)
-    table = table_of(dataset, JOBS)
-    for rule, given in dataset.rules.items():
-        for block in (
-            [{parameter: value} for parameter, value in given.items()] if isinstance(given, dict) and given else [given]
-        ):
-            try:
-                table.check({rule: block})
-            except WrongRule as error:
-                reading.wrong((*path, "rules", *filter(None, error.where)), str(error))
     return True
 
 

@@ -8,26 +8,25 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pydantic import TypeAdapter
+    from pydantic import TypeAdapter, ValidationError
 
 Id = int | str  # numbers and strings: owners change their minds
 Number = int | float | str  # what float() takes; a string may still be none
 
 
 @cache
-def _checker(shape: type) -> "TypeAdapter":
-    from pydantic import TypeAdapter  # takes as long to import as Arrow, and most jobs check no shape
+def _checker(shape: type) -> "tuple[TypeAdapter, type[ValidationError]]":
+    from pydantic import TypeAdapter, ValidationError  # take as long to import as Arrow; most jobs check no shape
 
-    return TypeAdapter(shape)
+    return TypeAdapter(shape), ValidationError
 
 
 def misfit(record, shape: type) -> str | None:
     """Say where a record is not of a shape ("answers.3.answer: ..."), or None when it is."""
-    from pydantic import ValidationError
-
+    adapter, wrong = _checker(shape)
     try:
-        _checker(shape).validate_python(record, strict=True)
-    except ValidationError as error:
+        adapter.validate_python(record, strict=True)
+    except wrong as error:
         return _said(record, error.errors(include_url=False, include_context=False))[:300]
     return None
 

@@ -1,7 +1,6 @@
 """Generation: the cache and the batch change nothing, a model learned by heart answers by heart, bad input is told."""
 
 import io
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,21 +13,16 @@ from corpus.parsing import parse_text
 from corpus.pieces import Encoder, text_of
 from corpus.records import Sample
 from corpus.tokens import load_tokenizer
+from tests.by_heart import learn
 from tests.tiny_stage import make_stage, sample
-from trainer import checkpoint, exports
+from trainer import exports
 from trainer.assistant import Assistant
 from trainer.attention import Spans
-from trainer.data import PackBatches, Plan
 from trainer.decoding import Options, choose
 from trainer.draw import draw_regions
 from trainer.exports import WrongModel
 from trainer.generate import chat_loop, main
-from trainer.loop import Run, train_step
-from trainer.parallel import World
 from trainer.prompts import TASKS, BadPrompt, Prompt, as_pieces, ask, dialogue, read_image
-from trainer.run import build_model
-from trainer.sizes import SIZES, with_vocabulary
-from trainer.stages import make_settings
 from trainer.weights import fill, random_source
 
 LEARNED = ("caption", "referring", "chat")
@@ -40,24 +34,7 @@ def run(tmp_path_factory):
     """A run folder, export and checkpoint, of a tiny model that knows four samples of three tasks by heart."""
     folder = tmp_path_factory.mktemp("generate")
     stage = StageFolder(make_stage(folder / "stage", tasks=LEARNED, per_task=PER_TASK, per_pack=PER_TASK, shards=1))
-    tokenizer = stage.tokenizer()
-    config = replace(with_vocabulary(SIZES["tiny"].config, tokenizer.vocab_size), image_token=tokenizer.image_pad)
-    config = replace(config, image_marks=(tokenizer.image_start, tokenizer.image_end))
-    settings = make_settings(2, "tiny", steps=300, warmup=10, peak_lr=2e-3, min_lr=1e-3, attention="isolated")
-    world = World(torch.device("cpu"))
-    model = build_model(config, settings, world)
-    fill(model, [random_source(config, 0)])
-    learner = Run(model, settings, world, Plan(len(LEARNED), len(LEARNED)))
-    form = {"image_size": 112, "attention": "isolated", "image_token": config.image_token}
-    batch = PackBatches(stage, seed=0, **form)[tuple(range(len(LEARNED)))]
-    for step in range(settings.steps):
-        if train_step(learner, iter([batch]), step)["loss"] < 0.01:
-            break
-    about = {"path": stage.path, "digest": stage.digest}
-    record = {"settings": settings.to_dict(), "model": config.to_dict(), "corpus": about}
-    tensors = checkpoint.full_tensors(model, world)
-    exports.write(folder / "export", config, tensors, stage.tokenizer_path, record | {"stage": 2})
-    checkpoint.save(folder, step + 1, model, learner.optimizer, checkpoint.json_form(record), 1, world)
+    learn(stage, len(LEARNED), folder / "export", run=folder)
     return folder
 
 

@@ -1,29 +1,20 @@
 """A dialogue with two pictures and boxes: from its owner's JSON to a trained tiny model's answer, its boxes drawn."""
 
 import io
-from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from corpus.geometry import normalise_box
 from corpus.packs import StageFolder
 from pipelines import clean_chat
 from tests import tiny_stage
+from tests.by_heart import learn
 from tests.published import put_json, run_job, samples
-from trainer import checkpoint, exports
 from trainer.assistant import Assistant
-from trainer.data import PackBatches, Plan
 from trainer.draw import draw_regions
-from trainer.loop import Run, train_step
-from trainer.parallel import World
 from trainer.prompts import dialogue
-from trainer.run import build_model
-from trainer.sizes import SIZES, with_vocabulary
-from trainer.stages import make_settings
-from trainer.weights import fill, random_source
 
 QUESTION = "Where is the first thing of Picture 2?"
 
@@ -43,27 +34,6 @@ def dialogues(folder) -> list[dict]:
     return rows
 
 
-def learned(stage: StageFolder, folder):
-    """Return an assistant that knows the only pack of a stage by heart."""
-    tokenizer = stage.tokenizer()
-    config = replace(with_vocabulary(SIZES["tiny"].config, tokenizer.vocab_size), image_token=tokenizer.image_pad)
-    config = replace(config, image_marks=(tokenizer.image_start, tokenizer.image_end))
-    settings = make_settings(2, "tiny", steps=300, warmup=10, peak_lr=2e-3, min_lr=1e-3, attention="isolated")
-    world = World(torch.device("cpu"))
-    model = build_model(config, settings, world)
-    fill(model, [random_source(config, 0)])
-    learner = Run(model, settings, world, Plan(1, 1))
-    form = {"image_size": 112, "attention": "isolated", "image_token": config.image_token}
-    batch = PackBatches(stage, seed=0, **form)[(0,)]
-    for step in range(settings.steps):
-        if train_step(learner, iter([batch]), step)["loss"] < 0.01:
-            break
-    record = {"settings": settings.to_dict(), "model": config.to_dict(), "stage": 2}
-    record["corpus"] = {"path": stage.path, "digest": stage.digest}
-    exports.write(folder, config, checkpoint.full_tensors(model, world), stage.tokenizer_path, record)
-    return Assistant.load(folder)
-
-
 @pytest.mark.slow
 def test_two_pictures_and_a_box_from_json_to_a_drawn_answer(tmp_path, monkeypatch):
     (tmp_path / "images").mkdir()
@@ -75,7 +45,8 @@ def test_two_pictures_and_a_box_from_json_to_a_drawn_answer(tmp_path, monkeypatc
     assert [len(each.images) for each in cleaned] == [2, 2]
     monkeypatch.setattr(tiny_stage, "sample", lambda task, number: cleaned[number])
     folder = tiny_stage.make_stage(tmp_path / "stage", tasks=("chat",), per_task=2, per_pack=2, shards=1)
-    assistant = learned(StageFolder(folder), tmp_path / "export")
+    learn(StageFolder(folder), 1, tmp_path / "export")
+    assistant = Assistant.load(tmp_path / "export")
     for each in cleaned:
         asked, pictures = each.annotations["turns"][:1], [image.data for image in each.images]
         (answer,) = assistant.generate([dialogue(asked, pictures, assistant.tokenizer)], max_tokens=60)

@@ -23,7 +23,6 @@ from cleaners.dedup import (
     PROBE_VIEWS,
     Matcher,
     Rows,
-    first_of_each,
     first_of_equals,
     near_pairs,
     probe_keys,
@@ -39,7 +38,7 @@ from pipelines.engine.thumbnails import Thumbnails, side_by_side
 from pipelines.work import annotated, guards
 from pipelines.work.datasets import DEDUPLICATED
 from pipelines.work.hash_lists import lines_of, load, store, write_list
-from pipelines.work.lookalikes import compare_all, image_at, telling
+from pipelines.work.lookalikes import compare_all, image_at, judge_all
 
 SCORES = {
     "distance": pa.int32(),  # to the nearest evaluation image, in bits of 255; null above MAX_DISTANCE
@@ -177,31 +176,24 @@ def _decide(folder: OutputFolder, splits: Sequence[Split]) -> Iterator[tuple[str
         found = near_pairs(Rows(probes.rows, rows), Rows(long.rows, rows), within=CANDIDATE) if len(rows) else NONE
     pairs, full = found
     pairs[:, :2] = hashed[pairs[:, :2]]
+    if full:
+        print(f"{full} buckets held so many images that they were not looked into: near-copies among those may remain")
     urls = {split.id: split.source["url"] for split in splits}
 
     def place(sample: int) -> tuple[str, int]:
         return urls[names[owner[sample]]], int(every["row"][sample])
 
-    compared = list(compare_all(pairs, place))
-    same = np.array([[each.a, each.b] for each in compared if each.likeness.copies], np.int64).reshape(-1, 2)
-    told = telling(compared)
-    root = first_of_each(len(every), same)[first]
-    # The same bytes in a question set are several questions about one image: they stand or fall together.
-    goes = np.where(root == first, (first != np.arange(len(first))) & every["single"], True)
-    if full:
-        print(f"{full} buckets held so many images that they were not looked into: near-copies among those may remain")
+    verdict = judge_all(every["single"], first, list(compare_all(pairs, place)))
+    form = [*_DECISION, ("of_split", names.dtype), ("of_url", f"U{max(map(len, urls.values()))}")]
     for split, here in identities.cut(np.arange(len(every))):
-        here = here[goes[here] | np.isin(here, list(told))]
-        other = np.array([root[i] if goes[i] else told[i].other(i) for i in here.tolist()], np.int64)
-        longest = f"U{max(map(len, urls.values()))}"
-        decision = np.empty(len(here), [*_DECISION, ("of_split", names.dtype), ("of_url", longest)])
-        decision["row"], decision["goes"], decision["exact"] = every["row"][here], goes[here], root[here] == first[here]
+        here = here[verdict.shown[here]]
+        decision, other = np.empty(len(here), form), verdict.others(here)
+        decision["row"], decision["goes"] = every["row"][here], verdict.goes[here]
+        decision["exact"] = verdict.root[here] == first[here]
         decision["of_split"], decision["of_row"] = names[owner[other]], every["row"][other]
         decision["of_url"] = [urls[name] for name in decision["of_split"].tolist()]
-        for i, sample in enumerate(here.tolist()):
-            pair = told.get(int(first[sample]))
-            bits, likeness, path = (pair.bits, pair.likeness.value, pair.likeness.path) if pair else (-1, np.nan, "")
-            decision["bits"][i], decision["likeness"][i], decision["path"][i] = bits, likeness, path
+        for column, values in zip(("bits", "likeness", "path"), verdict.measured(first[here]), strict=True):
+            decision[column] = values
         yield split, decision
 
 

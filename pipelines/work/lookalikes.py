@@ -2,15 +2,16 @@
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 
 from cleaners.copies import Likeness, Picture, compare, prepare
-from cleaners.dedup import Groups
+from cleaners.dedup import Groups, first_of_each
 from corpus.records import decode_image, from_members
 from corpus.shards import indexed, read_samples
 
@@ -56,6 +57,42 @@ def telling(compared: Iterable[Compared]) -> dict[int, Compared]:
             if sample not in best or each.likeness.copies > best[sample].likeness.copies:
                 best[sample] = each
     return best
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What becomes of the samples of all splits, by their numbers."""
+
+    root: np.ndarray  # [samples] the sample that stands for this one
+    goes: np.ndarray  # [samples] whether it is removed
+    shown: np.ndarray  # [samples] whether the ledger tells of a comparison
+    told: dict[int, Compared]
+
+    def others(self, samples: np.ndarray) -> np.ndarray:
+        """Return the number of the sample that each of `samples` was compared with."""
+        pairs = zip(samples.tolist(), self.goes[samples].tolist(), strict=True)
+        return np.array([self.root[i] if goes else self.told[i].other(i) for i, goes in pairs], np.int64)
+
+    def measured(self, samples: np.ndarray) -> Iterator[tuple]:
+        """Return bits, likeness and path of the comparison of each of `samples`, or what stands for none."""
+        pairs = map(self.told.get, samples.tolist())
+        found = [(each.bits, each.likeness.value, each.likeness.path) if each else (-1, np.nan, "") for each in pairs]
+        return zip(*found, strict=True) if found else iter(((), (), ()))
+
+
+def judge_all(single: np.ndarray, first: np.ndarray, compared: Sequence[Compared]) -> Judged:
+    """Say which samples go.
+
+    single: [samples] whether a sample alone may hold its image. first: [samples] the first sample of the same bytes.
+    """
+    same = np.array([[each.a, each.b] for each in compared if each.likeness.copies], np.int64).reshape(-1, 2)
+    told = telling(compared)
+    root = first_of_each(len(first), same)[first]
+    # The same bytes in a question set are several questions about one image: they stand or fall together.
+    goes = np.where(root == first, (first != np.arange(len(first))) & single, True)
+    shown = goes.copy()
+    shown[list(told)] = True
+    return Judged(root, goes, shown, told)
 
 
 @functools.lru_cache(maxsize=512)

@@ -118,6 +118,9 @@ class Fuse:
     alike: int | None = None
 
 
+# Errors that speak for a file or the rest of one.
+OF_FILES = {"unreadable_file", "unreadable_rest", "unreadable_rows", "unreadable_sidecar", "cut_json"}
+OF_FILES |= {"truncated_shard", "damaged_stream"}
 _DAMAGE = {"bad_json", "unreadable_file"}
 _SPECIFIC = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")
 

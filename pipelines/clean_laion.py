@@ -108,16 +108,19 @@ def _sources(url: str, dataset: Dataset) -> Iterator[dict]:
         return
     if not url.endswith(".parquet"):
         raise job.UserError(f"{url}: expected a .tar, .tar.gz or .parquet file")
+    rows = 1  # that one error speaks for, as long as no footer has told
     try:
         with fsspec.open(url, "rb") as file:
-            parquet = pq.ParquetFile(file)
-            layout = pairs.table_layout(parquet.schema_arrow, dataset.columns, dataset.reader, url)
+            groups_of = group_rows(file, url)
+            rows = max(1, sum(groups_of))
+            layout = pairs.table_layout(pq.read_schema(file), dataset.columns, dataset.reader, url)
             kind = "table" if layout.image else "urls"
-            for groups, first_row in _slices(group_rows(file, url)):
+            for groups, first_row in _slices(groups_of):
                 yield {"kind": kind, "url": url, "row_groups": groups, "first_row": first_row}
     except Exception as error:
         told = isinstance(error, (BadFile, pairs.MissingColumns))
-        yield {"kind": "unreadable", "url": url, "detail": str(error) if told else f"{url}: {why_data(error)}"}
+        detail = str(error) if told else f"{url}: {why_data(error)}"
+        yield {"kind": "unreadable", "url": url, "rows": rows, "detail": detail}
 
 
 def _slices(rows_by_group: list[int]) -> Iterator[tuple[list[int], int]]:
@@ -146,6 +149,7 @@ def clean_split(
     source = split.source
     sink.expects(_held(source, limit), limit=None if source["kind"] == "unreadable" else limit)
     if source["kind"] == "unreadable":
+        sink.strikes(0, source["rows"])
         sink.error(f"{dataset.name}/{split.id}/000000", 0, "unreadable_file", source["detail"])
     elif source["kind"] == "urls":
         _clean_urls(split, sink, dataset, limit)
@@ -166,7 +170,7 @@ def clean_split(
 def _held(source: Mapping, limit: int | None) -> np.ndarray:
     """Return the ordinals of a split's rows by a count of their own: from the footer, or from the tar's headers."""
     if source["kind"] == "unreadable":
-        return np.arange(1)
+        return np.arange(source["rows"])
     if source["kind"] == "shard":
         keys = keys_in(source["url"])
         lost = [] if limit is not None else pairs.lost_downloads(source["url"], set(keys))

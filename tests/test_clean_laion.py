@@ -158,6 +158,20 @@ def test_an_unreadable_file_among_good_ones(tmp_path):
     assert outcomes(rows) == ["kept", "unreadable_file"]
 
 
+def test_a_file_whose_columns_have_other_names_is_told_with_the_rows_it_costs(tmp_path, capsys):
+    names = [["URL", "TEXT"], ["URL", "text"]]
+    for number, columns in enumerate(names):
+        pq.write_table(pa.table(dict.fromkeys(columns, [CAPTION] * 40)), tmp_path / f"{number}.parquet")
+    rows, _ = clean(tmp_path, tmp_path / "*.parquet", output="out")
+    assert outcomes(rows) == ["kept"] * 40 + ["unreadable_file"]
+    (manifest,) = (each for each in OutputFolder(str(tmp_path / "out")).manifests().values() if each.counts.errors)
+    assert manifest.counts.unread == 39
+    said = capsys.readouterr().out
+    assert "39 more rows lie where nobody could read them: with those, 50.0 % are kept" in said
+    assert "1.parquet: no column 'TEXT'; it has URL, text" in said
+    assert "1.parquet: no column" in (tmp_path / "out" / "report.html").read_text()
+
+
 def url_table(**columns):
     base = {
         "URL": ["u0", "u1", "u2", "u3"],

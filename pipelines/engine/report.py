@@ -2,8 +2,9 @@
 
 import base64
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import jinja2
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 
 from corpus.damage import CorruptSample, Damaged, how_to_mend
 from corpus.folder import Manifest, OutputFolder
-from corpus.ledger import BASE, DROPPED, ERROR, KEPT, Counts
+from corpus.ledger import BASE, DROPPED, ERROR, KEPT, OF_FILES, Counts
 from corpus.records import from_members
 from corpus.shards import IndexedShard
 from pipelines.engine.drawing import outlines, words
@@ -23,6 +24,7 @@ from pipelines.engine.thumbnails import SIDE, thumbnail
 EXAMPLES_PER_RULE = 12
 SAMPLED_ROWS = 200_000  # histograms are drawn from at most this many rows
 BINS = 40
+_FILES_NAMED = 5
 _SPLITS_LOOKED_AT = 20  # examples come from splits spread evenly over the folder
 
 
@@ -38,6 +40,7 @@ class Summary:
     funnel: list[dict]  # rule, rows_in, dropped, percent of rows_in, unjudged
     histograms: list[dict] = field(default_factory=list)  # name, counts [BINS], low, high, thresholds
     examples: dict[str, list[dict]] = field(default_factory=dict)  # outcome or rule -> rows with thumbnails
+    unreadable: list[str] = field(default_factory=list)  # what the ledger says of files, at most a few
 
     @property
     def warnings(self) -> list[str]:
@@ -45,8 +48,9 @@ class Summary:
         idle = [line for line in self.funnel if line["rows_in"] and line["unjudged"] == line["rows_in"]]
         found = [f"{line['rule']} judged none of {line['rows_in']:,} rows: they have no value for it" for line in idle]
         if lost := self.counts.unread:
-            found.append(f"{lost:,} more rows lie in damaged parts of the input, where nobody can read them")
-        return found
+            share = _percent(self.counts.kept, self.counts.rows + lost)
+            found.append(f"{lost:,} more rows lie where nobody could read them: with those, {share} % are kept")
+        return found + [f"not read: {detail}" for detail in self.unreadable]
 
 
 def summarise(folder: OutputFolder) -> Summary:
@@ -57,6 +61,7 @@ def summarise(folder: OutputFolder) -> Summary:
     seconds = sum(manifest.seconds for manifest in manifests.values())
     changed = sum(_changed(folder, split) for split in manifests)
     summary = Summary(settings, counts, len(manifests), seconds, changed, funnel(counts, settings))
+    summary.unreadable = list(islice(_unreadable(folder, manifests), _FILES_NAMED))
     looked_at = _spread(sorted(manifests), _SPLITS_LOOKED_AT)
     rows_each = SAMPLED_ROWS // max(1, len(looked_at))
     ledgers = {split: _ledger_head(folder, manifests[split], rows_each) for split in looked_at}
@@ -129,6 +134,15 @@ def _ledger_head(folder: OutputFolder, manifest: Manifest, rows: int) -> pa.Tabl
         if sum(b.num_rows for b in batches) >= rows:
             break
     return pa.Table.from_batches(batches, schema=parquet.schema_arrow)
+
+
+def _unreadable(folder: OutputFolder, manifests: Mapping[str, Manifest]) -> Iterator[str]:
+    """Yield what ledgers say of files that could not be read, or not to their end."""
+    for split, manifest in manifests.items():
+        if manifest.counts.errors.keys() & OF_FILES:
+            rows = pq.read_table(pa.BufferReader(folder.verified(manifest, "parquet")), columns=["rule", "detail"])
+            details = rows.filter(pc.is_in(rows["rule"], pa.array(sorted(OF_FILES))))["detail"].to_pylist()
+            yield from (f"{detail} (split {split})" for detail in details)
 
 
 def _histograms(rows: pa.Table, thresholds: dict) -> list[dict]:

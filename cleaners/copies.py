@@ -6,10 +6,13 @@ there are few features nothing can be aligned, and the images must agree as they
 that more of their blocks must correlate. Colour is compared apart, since correlation is blind to it.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import cv2
 import numpy as np
+
+from cleaners.phash import bars_cut
 
 SIDE = 448  # pixels of the longer side; small images are enlarged
 BLOCK = 16
@@ -22,6 +25,8 @@ MIN_OVERLAP = 0.45  # of the area of the first image
 MAX_ANGLE = 5.0  # degrees
 MAX_COLOUR_GAP = 10.0  # of the mean a or b of CIE Lab, between two images that have colours
 FLAT_GAP = 12.0  # grey levels, mean of a weak block, between two flat graphics
+SAME_SHAPE = 0.04  # of the logarithms of width / height
+EVEN = 1.5  # pixels of blur, which makes a small copy and its original alike
 STRUCTURE = 4.0  # grey levels: a block that deviates less tells nothing
 
 
@@ -48,18 +53,24 @@ class Picture(NamedTuple):
     descriptors: np.ndarray | None
     page: bool
     flat: bool  # a graphic of few shades
+    bare: "Picture | None" = None  # without its bars (letterbox, border, margin), where it has some
 
 
 def prepare(image) -> Picture:
     """Make a Pillow RGB image ready to be compared."""
     pixels = np.asarray(image.convert("RGB"))
+    inner = pixels[bars_cut(np.asarray(image.convert("L")))]
+    return _ready(pixels, _ready(inner) if inner.shape != pixels.shape else None)
+
+
+def _ready(pixels: np.ndarray, bare: Picture | None = None) -> Picture:
     scale = SIDE / max(pixels.shape[:2])
     size = max(16, round(pixels.shape[1] * scale)), max(16, round(pixels.shape[0] * scale))
     pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
     lab = cv2.cvtColor(pixels.astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     places, descriptors = _features(grey)
-    return Picture(grey, lab[..., 1:], places, descriptors, _is_page(grey), _is_flat(grey))
+    return Picture(grey, lab[..., 1:], places, descriptors, _is_page(grey), _is_flat(grey), bare)
 
 
 def _is_page(grey: np.ndarray) -> bool:
@@ -85,7 +96,27 @@ def _blocks(values: np.ndarray) -> np.ndarray:
 
 
 def compare(first: Picture, second: Picture) -> Likeness:
-    """Compare two pictures, the second also mirrored; the better likeness counts."""
+    """Compare two pictures, also mirrored, and without their bars where they then have one shape; the best counts."""
+    best = _either_way(first, second)
+    for a, b in _without_bars(first, second):
+        if best.copies:
+            break
+        best = max(best, _either_way(a, b), key=lambda found: found.value - found.threshold)
+    return best
+
+
+def _without_bars(first: Picture, second: Picture) -> Iterator[tuple[Picture, Picture]]:
+    """Yield the pairs of one shape in which either or both have no bars."""
+    for a, b in ((first, second.bare), (first.bare, second), (first.bare, second.bare)):
+        if a and b and abs(np.log(_aspect(a) / _aspect(b))) < SAME_SHAPE:
+            yield a, b
+
+
+def _aspect(picture: Picture) -> float:
+    return picture.grey.shape[1] / picture.grey.shape[0]
+
+
+def _either_way(first: Picture, second: Picture) -> Likeness:
     as_is = _compare(first, second)
     return as_is if as_is.copies else max(as_is, _compare(first, _mirrored(second)), key=lambda found: found.value)
 
@@ -160,12 +191,13 @@ def _as_they_lie(first: Picture, second: Picture) -> Likeness:
     """Compare flat graphics, which have too few features to be aligned, after laying one over the other whole."""
     size = first.grey.shape[1], first.grey.shape[0]
     grey, colours = cv2.resize(second.grey, size), cv2.resize(second.colours, size)
+    here, grey = (cv2.GaussianBlur(image, (0, 0), EVEN) for image in (first.grey, grey))
     inside = np.ones(first.grey.shape, bool)
-    gap = np.abs(_blocks(first.grey.astype(np.float32)) - _blocks(grey.astype(np.float32))).mean(axis=(2, 3))
+    gap = np.abs(_blocks(here.astype(np.float32)) - _blocks(grey.astype(np.float32))).mean(axis=(2, 3))
     shades = np.abs(_blocks(first.colours[..., 0]) - _blocks(colours[..., 0])).mean(axis=(2, 3))
     if np.percentile(gap, 98) > FLAT_GAP or np.percentile(shades, 98) > FLAT_GAP:
         return Likeness(-1.0, PAGE_LIKENESS, "flat", f"a block differs by {gap.max():.0f}")
-    correlations = _correlations(first.grey, grey, inside)
+    correlations = _correlations(here, grey, inside)
     if correlations is None:
         return Likeness(-1.0, PAGE_LIKENESS, "flat", "nothing to compare")
     return Likeness(float(np.percentile(correlations, WEAK_SHARE)), PAGE_LIKENESS, "flat")

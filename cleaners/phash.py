@@ -18,6 +18,7 @@ LONG_BYTES = 32
 FLAT = 2.0  # grey levels: an image whose thumbnail deviates less has no structure to hash
 _SIDE = 128
 _BAR = 20  # grey levels between which all of a row of a bar lies
+_RIPPLES = 8  # pixels
 _TURNS = (-3.0, 3.0)  # degrees
 _SIDES = ((1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1))
 _CORNERS = ((1, 1, 0, 0), (0, 1, 1, 0), (0, 0, 1, 1), (1, 0, 0, 1))
@@ -59,11 +60,25 @@ def hash_views(image) -> Hashes | None:
     return Hashes(low > middle, np.abs(low - middle).astype(np.float32), long)
 
 
-def without_bars(grey: np.ndarray) -> np.ndarray:
-    """Cut bars of one shade off (letterbox, border), at most 30 % a side; an image that is all bar stays."""
+def bars_cut(grey: np.ndarray) -> tuple[slice, slice]:
+    """Return the (rows, columns) less bars of one shade (letterbox, border), at most 30 % a side.
+
+    What lies inside bars above and below is cut at its sides only where these have the same shade: beyond begins the
+    picture's own ground.
+    """
     top, bottom = _bars(grey)
-    left, right = _bars(grey[top : len(grey) - bottom].T)
-    return grey[top : grey.shape[0] - bottom, left : grey.shape[1] - right]
+    inner = grey[top : len(grey) - bottom]
+    left, right = _bars(inner.T)
+    if top + bottom and left + right:
+        bar, side = grey[0 if top else -1], inner[:, 0 if left else -1]
+        if abs(float(bar.mean()) - float(side.mean())) > _BAR:
+            left = right = 0
+    return slice(top, grey.shape[0] - bottom), slice(left, grey.shape[1] - right)
+
+
+def without_bars(grey: np.ndarray) -> np.ndarray:
+    """Cut bars of one shade off; an image that is all bar stays."""
+    return grey[bars_cut(grey)]
 
 
 def _bars(rows: np.ndarray) -> tuple[int, int]:
@@ -73,8 +88,15 @@ def _bars(rows: np.ndarray) -> tuple[int, int]:
     for side in (rows[:most], rows[::-1][:most]):
         low, high = side.min(axis=1).astype(int), side.max(axis=1).astype(int)
         within = np.maximum.accumulate(high) - np.minimum.accumulate(low) <= _BAR
-        found.append(int(within.sum()) if not within.all() else 0)
+        found.append(_edge(side, int(within.sum())) if not within.all() else 0)
     return found[0], found[1]
+
+
+def _edge(side: np.ndarray, end: int) -> int:
+    """Return where the bar of `end` rows really ends: JPEG's ripples beside an edge reach a few rows into it."""
+    near = side[max(0, end - 1) : end + _RIPPLES].astype(int)
+    steps = np.median(np.abs(np.diff(near, axis=0)), axis=1)
+    return end + int(steps.argmax()) if end and steps.size and steps.max() > _BAR else end
 
 
 def _thumbnail(grey: np.ndarray) -> np.ndarray:

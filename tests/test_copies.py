@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from cleaners.copies import compare, prepare
 from cleaners.dedup import Groups, first_of_each
-from cleaners.phash import hash_views, without_bars
+from cleaners.phash import distance, hash_views, without_bars
 from corpus.records import EncodedImage, to_members
 from corpus.shards import ShardWriter
 from pipelines import dedup
@@ -74,11 +74,24 @@ def test_flat_graphics_differ_by_shape_and_by_colour(colour, wide):
     assert not compare(prepare(emblem("red", 200)), prepare(emblem(colour, wide))).copies
 
 
+@pytest.mark.parametrize("bars", [(0, 40), 19, (30, 0)])
+@pytest.mark.parametrize("shade", ["black", "navy", "gold"])
+def test_flat_graphics_are_found_behind_bars_whose_edge_jpeg_has_blurred(bars, shade):
+    image, other = emblem("red", 200), emblem("red", 120)
+    barred = recompress(ImageOps.expand(image, bars, shade), 70)
+    assert without_bars(np.asarray(barred.convert("L"))).shape == (300, 300)
+    assert distance(hash_views(barred).long[0], hash_views(image).long).min() <= dedup.CANDIDATE // 2
+    assert compare(prepare(image), prepare(barred)).copies
+    assert not compare(prepare(other), prepare(barred)).copies
+
+
 def test_bars_are_trimmed_and_an_image_that_is_all_bar_stays():
     inner = np.random.default_rng(0).integers(0, 256, (80, 90), np.uint8)
     assert without_bars(np.pad(inner, ((20, 25), (10, 0)))).shape == (80, 90)
     assert without_bars(np.full((50, 60), 7, np.uint8)).shape == (50, 60)
     assert without_bars(inner).shape == inner.shape
+    picture = np.pad(inner, ((0, 0), (20, 20)), constant_values=200)  # its own ground, which the bars are not of
+    assert without_bars(np.pad(picture, ((15, 15), (0, 0)))).shape == picture.shape
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 400), (400, 1), (3, 3), (2000, 17)])

@@ -111,7 +111,9 @@ async def _photograph(documents: list[str]) -> None:
 def whole_job(paths: list[str]) -> None:
     """Run the job over the same pages, in this process, into a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
-        args = argparse.Namespace(dataset="bench", output=folder, overwrite=False, limit=None, workers=0)
+        args = argparse.Namespace(
+            dataset="bench", output=folder, overwrite=False, limit=None, workers=0, max_quarantined=1
+        )
         renderer = HtmlRenderer(SETTINGS, LIMITS)
         work = partial(render_split, dataset="bench", output=OUTPUT, limit=None)
         splits = [Split("00000", {"url": paths[0], "urls": paths})]

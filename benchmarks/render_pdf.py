@@ -92,7 +92,9 @@ def bare_loop(paths: list[str]) -> int:
 def whole_job(paths: list[str]) -> None:
     """Run the job over the same documents, in process, into a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
-        args = argparse.Namespace(dataset="bench", output=folder, overwrite=False, limit=None, workers=0)
+        args = argparse.Namespace(
+            dataset="bench", output=folder, overwrite=False, limit=None, workers=0, max_quarantined=1
+        )
         process = PdfProcess(output=OutputSettings(rules=NO_RULES))
         work = partial(render_split, dataset="bench", thresholds=NO_RULES, limit=None)
         splits = [Split("00000", {"url": paths[0], "urls": paths})]

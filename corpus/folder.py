@@ -27,11 +27,12 @@ from corpus.seals import SEAL, digest
 
 VERSION = "0.1.0"
 JOB = "job.json"
+QUARANTINED = "quarantined.json"  # the suffix of what is told of a split that a system error kept from happening
 _NO_MANIFESTS = (JOB, "report.json", "corpus.json", "croissant.json")
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss"}
 _TEMPORARY = re.compile(r"^\..+\.tmp$")
 _OURS = re.compile(
-    r"^(?P<split>[a-z0-9_-]+)\.(tar|idx|parquet|urls\.parquet|json)$|^report\.(html|json)$|^DATACARD\.md$"
+    r"^(?P<split>[a-z0-9_-]+)\.(tar|idx|parquet|urls\.parquet|json|quarantined\.json)$|^report\.(html|json)$|^DATACARD\.md$"
 )
 
 
@@ -124,7 +125,7 @@ class OutputFolder:
         self.fs.makedirs(self.root, exist_ok=True)
         names = self.names()
         if overwrite:
-            self._remove([name for name in names if _OURS.match(name) or name == JOB])
+            self.remove([name for name in names if _OURS.match(name) or name == JOB])
         elif JOB in names:
             _refuse_other_settings(self.url, self.settings(), settings)
         elif strangers := [name for name in names if not name.startswith(".")]:
@@ -144,7 +145,7 @@ class OutputFolder:
 
     def sweep(self) -> None:
         """Remove the temporary files of workers that were killed; only while none is at work."""
-        self._remove([name for name in self.names() if _TEMPORARY.match(name)])
+        self.remove([name for name in self.names() if _TEMPORARY.match(name)])
 
     def settings(self) -> dict:
         """Return the settings of the run that made the folder. FileNotFoundError says so when there is none."""
@@ -162,7 +163,7 @@ class OutputFolder:
     def splits(self) -> list[str]:
         """Return the ids of the committed splits, in order."""
         names = (name for name in self.names() if name not in _NO_MANIFESTS)
-        return [name[:-5] for name in names if name.endswith(".json") and _OURS.match(name)]
+        return [name[:-5] for name in names if name.endswith(".json") and "." not in name[:-5] and _OURS.match(name)]
 
     def complete(self, manifest: Manifest, sizes: Mapping[str, int]) -> bool:
         """Whether a split's files are there, of the sizes that its manifest lists; `sizes` are the folder's."""
@@ -190,7 +191,7 @@ class OutputFolder:
 
     def remove_splits(self, splits: Collection[str]) -> None:
         """Remove all files of splits."""
-        self._remove([n for n in self.names() if (ours := _OURS.match(n)) and ours["split"] in splits])
+        self.remove([n for n in self.names() if (ours := _OURS.match(n)) and ours["split"] in splits])
 
     def withdraw(self, split: str) -> None:
         """Remove a split's manifest: from here until a new one stands, the split has not happened."""
@@ -200,8 +201,8 @@ class OutputFolder:
         """Open temporary files `split`.SUFFIX for writing; use as a context manager and call `commit`."""
         return SplitFiles(self, split, suffixes)
 
-    def _remove(self, names: list[str]) -> None:
-        # Manifests go first: a split that loses its files before its manifest would look finished.
+    def remove(self, names: Sequence[str]) -> None:
+        """Remove files; manifests first: a split that loses its files before its manifest would look finished."""
         for name in sorted(names, key=lambda n: not n.endswith(".json")):
             self.fs.rm_file(self.path(name))
 

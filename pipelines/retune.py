@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", metavar="DIR", help="as for clean_laion.py, where splits must be read again")
     parser.add_argument("--workers", type=int, metavar="N", help="0: in this process; default: every core")
     parser.add_argument("--overwrite", action="store_true", help="remove what another run left in --output")
+    job.add_quarantine_flag(parser)
     return parser
 
 

@@ -106,3 +106,39 @@ def _name(process):
         return process.name()
     except psutil.NoSuchProcess:
         return ""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_poison_split_and_a_killed_driver_leave_the_other_splits_whole(crawl, tmp_path):
+    folder, whole, _ = crawl
+    output, poison = tmp_path / "out", "00003-"
+    environment = os.environ | {"GRISTMILL_POISON": poison}
+    code = f"""
+import os, runpy, sys
+from pipelines import clean_laion
+real = clean_laion.clean_split
+def poisoned(split, sink, *rest, **options):
+    if split.id.startswith(os.environ["GRISTMILL_POISON"]):
+        os._exit(9)
+    return real(split, sink, *rest, **options)
+clean_laion.clean_split = poisoned
+sys.argv = {command(folder, output, 2)[1:]!r}
+clean_laion.job.main(clean_laion.main)
+"""
+    words = {"cwd": ROOT, "env": environment, "capture_output": True, "text": True}
+    driver = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+    while not list(output.glob("*-*.json")):
+        time.sleep(0.05)
+    left = children(driver.pid)
+    driver.kill()
+    driver.wait()
+    wait_until_gone(left)
+    done = subprocess.run([sys.executable, "-c", code], **words)
+    assert done.returncode == 3 and "its worker died 6 times" in done.stderr, done.stderr
+    found = contents(output)
+    assert [name for name in found if "quarantined" in name] and len(list(output.glob("*.tar"))) == SHARDS - 1
+    rest = {name: data for name, data in found.items() if "quarantined" not in name and not name.startswith("report")}
+    assert rest == {name: whole[name] for name in rest} and f"{poison}" not in "".join(rest)
+    finish(folder, output, 2)
+    assert contents(output) == whole

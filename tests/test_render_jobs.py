@@ -55,7 +55,8 @@ def archive(tmp_path, members: dict[str, bytes]) -> Path:
 def run_pdf(tmp_path, path: Path, name: str = "out", **changed) -> tuple[list[dict], list]:
     """Run the PDF job in this process; return the ledger's rows and the samples."""
     thresholds = rules.PDF_RULES | changed
-    args = argparse.Namespace(dataset="pdfs", output=str(tmp_path / name), overwrite=False, limit=None, workers=0)
+    places = {"dataset": "pdfs", "output": str(tmp_path / name), "overwrite": False}
+    args = argparse.Namespace(**places, limit=None, workers=0, max_quarantined=1)
     work = partial(render_pdf.render_split, dataset="pdfs", thresholds=thresholds, limit=None)
     with PdfProcess(output=OutputSettings(rules=thresholds)) as process:
         splits = list(documents.plan([str(path)]))

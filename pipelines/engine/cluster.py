@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,14 @@ MAX_RETRIES = 5  # of a split whose worker or node died; an exception in our cod
 
 
 class SplitFailed(Exception):
-    """A split could not be run, for a reason that is not in its data."""
+    """Nothing more can be run, for a reason that is not in the data."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The result of a split that did not happen, for a reason that lies neither in its data nor in our code."""
+
+    error: str
 
 
 def run_splits(
@@ -60,6 +68,7 @@ def _run_in_process(work, splits, setup) -> Iterator[tuple[Any, Any]]:
 def _start_ray(workers: int | None):
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_task_oom_retries", str(MAX_RETRIES))  # without it, for ever
     import ray
 
     if ray.is_initialized():
@@ -147,8 +156,8 @@ class _Tasks:
     def room(self, running: int) -> int:
         return self.slots - running
 
-    def submit(self, split) -> tuple[Any, Callable[[], None]]:
-        return self._task.options(name=f"split {_name(split)}").remote(split), lambda: None
+    def submit(self, split) -> tuple[Any, Callable[[bool], None]]:
+        return self._task.options(name=f"split {_name(split)}").remote(split), lambda died: None
 
 
 class _Actors:
@@ -166,9 +175,16 @@ class _Actors:
                 return _in_worker(work, split, self.state)
 
         options = {"max_restarts": -1, "max_task_retries": MAX_RETRIES, "num_cpus": 1, "num_gpus": gpus}
-        workers = [ray.remote(**options)(Worker).remote() for _ in range(slots)]
+        self._ray, self._make = ray, ray.remote(**options)(Worker).remote
         self.slots, self.gpus = slots, gpus
-        self.starting, self._idle = {worker.is_ready.remote(): worker for worker in workers}, []
+        self.starting: dict[Any, Any] = {}
+        self._idle: list[Any] = []
+        for _ in range(slots):
+            self._start()
+
+    def _start(self) -> None:
+        worker = self._make()
+        self.starting[worker.is_ready.remote()] = worker
 
     def room(self, running: int) -> int:
         return len(self._idle)
@@ -176,9 +192,13 @@ class _Actors:
     def started(self, reference) -> None:
         self._idle.append(self.starting.pop(reference))
 
-    def submit(self, split) -> tuple[Any, Callable[[], None]]:
+    def submit(self, split) -> tuple[Any, Callable[[bool], None]]:
         worker = self._idle.pop()
-        return worker.run.remote(split), lambda: self._idle.append(worker)
+        return worker.run.remote(split), lambda died: self._replace(worker) if died else self._idle.append(worker)
+
+    def _replace(self, worker) -> None:
+        self._ray.kill(worker)
+        self._start()
 
 
 def _name(split) -> str:
@@ -206,12 +226,14 @@ def _collect(ray, crew: _Tasks | _Actors, splits: list) -> Iterator[tuple[Any, A
             quiet = False
             continue
         if found[0] in crew.starting:
-            _result(ray, found[0], "none yet")
+            result, died = _result(ray, found[0], "none yet")
+            if died:
+                raise SplitFailed(f"no worker can start: {result.error}")
             crew.started(found[0])
             continue
         split, release = pending.pop(found[0])
-        result = _result(ray, found[0], split)
-        release()
+        result, died = _result(ray, found[0], split)
+        release(died)
         quiet, left = False, left - 1
         yield split, result
 
@@ -231,16 +253,15 @@ def _explain_waiting(ray, crew: _Tasks | _Actors) -> None:
               file=sys.stderr, flush=True)  # fmt: skip
 
 
-def _result(ray, reference, split):
+def _result(ray, reference, split) -> tuple[Any, bool]:
+    """Return what came of a split, and whether its worker died, which is Failed. Raises what the work raised."""
     try:
-        return ray.get(reference)
+        return ray.get(reference), False
     except ray.exceptions.RayTaskError as error:
         raise error.cause if isinstance(error.cause, Exception) else SplitFailed(str(error)) from None
     except ray.exceptions.RayError as error:
-        raise SplitFailed(
-            f"split {_name(split)}: its worker died {MAX_RETRIES + 1} times ({type(error).__name__}). "
-            "Is there enough memory? `--workers 0` runs it in this process and shows the error."
-        ) from error
+        why = f"its worker died {MAX_RETRIES + 1} times ({type(error).__name__})"
+        return Failed(f"{why}. Is there enough memory? `--workers 0` runs it in one process and shows the error"), True
 
 
 def train(work: Callable[[Any], None], argument: Any, *, ranks: int, gpu: bool, retries: int, logs: Path) -> None:

@@ -17,11 +17,12 @@ from corpus.splits import Sink, Split
 from pipelines.engine import cluster
 from pipelines.engine.inputs import UserError, find_inputs, is_there
 from pipelines.engine.progress import Progress
+from pipelines.engine.quarantine import SHARE, STATUS, Quarantine, Quarantined, attempted
 from pipelines.engine.report import print_funnel, write_report
 from renderers.browsers import NoBrowser
 from renderers.confine import NotConfined
 
-__all__ = ["UserError", "find_inputs", "is_there", "main", "parser", "run"]
+__all__ = ["Quarantined", "UserError", "find_inputs", "is_there", "main", "parser", "run"]
 _STORES = ("botocore", "aiobotocore", "gcsfs", "google", "azure")  # whose errors are nobody's bug
 CREDENTIALS = (
     "For S3, set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE; for a public bucket, FSSPEC_S3_ANON=true; "
@@ -79,7 +80,17 @@ def parser(
     )
     make.add_argument("--seed", type=int, default=0, metavar="S", help="default: 0")
     make.add_argument("--overwrite", action="store_true", help="remove what another run left in --output")
+    add_quarantine_flag(make)
     return make
+
+
+def add_quarantine_flag(make: argparse.ArgumentParser) -> None:
+    """Add --max-quarantined, which `run` looks at."""
+    make.add_argument(
+        "--max-quarantined", type=float, default=SHARE, metavar="PERCENT",
+        help="stop when more splits than this share fail for reasons outside their data, such as a store that answers "
+        "for none of their tries; one may always, but for 0, which stops at the first; default: 1",
+    )  # fmt: skip
 
 
 def _count(text: str) -> int:
@@ -111,27 +122,38 @@ def run(
     `scores` are the ledger columns that the job measures, `rules` what drops its rows. `table` makes splits of rows
     instead of samples. `redo` names splits that are run although they are committed; `part_of` the job that this one
     is a pass of.
-    Returns the counts of the whole folder and leaves `report.html` and `report.json` in it.
+    Returns the counts of the whole folder and leaves `report.html` and `report.json` in it. Raises Quarantined after
+    that when splits failed for reasons outside their data.
     """
+    told_as = f"{part_of}, pass {name}" if part_of else name
     settings = {"job": name, "version": VERSION, "dataset": args.dataset, "limit": args.limit, **settings}
     folder = OutputFolder(_output_url(args.output))
     folder.prepare(settings, overwrite=args.overwrite)
     todo, done = _divide(folder, splits, digest(settings), redo)
     sink_options = {
         "scores": dict(scores), "settings_digest": digest(settings), "fuse": fuse or Fuse(), "table": table,
-        "judged": {} if part_of else _judged(rules, settings), "job": f"{part_of}, pass {name}" if part_of else name,
+        "judged": {} if part_of else _judged(rules, settings), "job": told_as,
         "dataset": args.dataset if isinstance(args.dataset, str) else "",
     }  # fmt: skip
 
-    def run_one(split: Split, *state) -> Counts:
-        return _run_split(work, folder.url, split, sink_options, state)
+    def run_one(split: Split, *state) -> Counts | cluster.Failed:
+        return attempted(lambda: _run_split(work, folder.url, split, sink_options, state))
 
+    quarantine = Quarantine(folder, len(splits), args.max_quarantined)
+    quarantine.tidy([split.id for split in todo])
     with Progress(name, len(splits), done) as progress:
         results = cluster.run_splits(run_one, todo, workers=args.workers, setup=setup, gpus_per_worker=gpus_per_worker)
-        for _, counts in results:
-            progress.add(counts)
+        for split, result in results:
+            if isinstance(result, cluster.Failed):
+                progress.fail(split.id, result.error)
+                quarantine.add(split, result)
+            else:
+                quarantine.release(split.id)
+                progress.add(result)
     folder.sweep()
-    return _finish(folder)
+    counts = _finish(folder)
+    quarantine.close(told_as)
+    return counts
 
 
 def _run_split(work: Callable, url: str, split: Split, sink_options: dict, state: tuple) -> Counts:
@@ -217,13 +239,19 @@ def _finish(folder: OutputFolder) -> Counts:
 
 
 def main(function: Callable[[], None]) -> None:
-    """Run a job's main function; print what the user can mend without a traceback and exit with status 1."""
+    """Run a job's main function; print what the user can mend without a traceback and exit with status 1.
+
+    Status 3: all is done but splits in quarantine.
+    """
     try:
         function()
     except (UserError, SettingsDiffer, NoBucket, CatalogError, WrongMeasure, Damaged, BlownFuse) as error:
         sys.exit(f"error: {error}")
     except (cluster.SplitFailed, NoBrowser, NotConfined) as error:
         sys.exit(f"error: {error}")
+    except Quarantined as error:
+        print(error, file=sys.stderr)
+        sys.exit(STATUS)
     except Bug as error:
         sys.exit(
             f"error: this is a mistake in Gristmill, not in the data; nothing was counted. Please report it.\n{error}"

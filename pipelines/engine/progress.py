@@ -15,7 +15,7 @@ class Progress:
     def __init__(self, name: str, splits: int, done: Sequence[Counts]):
         self._name, self._splits, self._earlier = name, splits, len(done)
         self._counts = sum(done, Counts())
-        self._finished, self._new_rows = len(done), 0
+        self._finished, self._new_rows, self._failed = len(done), 0, 0
         self._started = self._printed = time.monotonic()
         self._bar = None
 
@@ -46,11 +46,19 @@ class Progress:
             self._printed = now
             print(self._line(), file=sys.stderr, flush=True)
 
+    def fail(self, split: str, error: str) -> None:
+        """Count one split that goes into quarantine, and say why."""
+        self._failed += 1
+        print(f"{self._name}: split {split} is quarantined: {error}", file=sys.stderr, flush=True)
+        if self._bar:
+            self._bar.update(self._task, state=self._state())
+
     def _state(self) -> str:
         rows, errors = self._counts.rows, sum(self._counts.errors.values())
         speed = self._new_rows / max(1e-9, time.monotonic() - self._started)
         kept = 100 * self._counts.kept / rows if rows else 0
-        return f"{rows:,} rows, {speed:,.0f}/s, {kept:.1f} % kept, {errors:,} errors"
+        failed = f", {self._failed:,} splits quarantined" if self._failed else ""
+        return f"{rows:,} rows, {speed:,.0f}/s, {kept:.1f} % kept, {errors:,} errors{failed}"
 
     def _line(self) -> str:
         new = self._finished - self._earlier

@@ -19,6 +19,7 @@ from corpus.ledger import BASE, DROPPED, ERROR, KEPT, OF_FILES, Counts
 from corpus.records import from_members
 from corpus.shards import IndexedShard
 from pipelines.engine.drawing import outlines, words
+from pipelines.engine.quarantine import told
 from pipelines.engine.thumbnails import SIDE, thumbnail
 
 EXAMPLES_PER_RULE = 12
@@ -41,12 +42,14 @@ class Summary:
     histograms: list[dict] = field(default_factory=list)  # name, counts [BINS], low, high, thresholds
     examples: dict[str, list[dict]] = field(default_factory=dict)  # outcome or rule -> rows with thumbnails
     unreadable: list[str] = field(default_factory=list)  # what the ledger says of files, at most a few
+    quarantined: list[str] = field(default_factory=list)  # how many splits, then why, of the first of them
 
     @property
     def warnings(self) -> list[str]:
-        """What looks like a pass and is none: rules that had nothing to judge in any row."""
+        """What looks like a pass and is none: splits in quarantine, rules that had nothing to judge in any row."""
         idle = [line for line in self.funnel if line["rows_in"] and line["unjudged"] == line["rows_in"]]
-        found = [f"{line['rule']} judged none of {line['rows_in']:,} rows: they have no value for it" for line in idle]
+        found = list(self.quarantined)
+        found += [f"{line['rule']} judged none of {line['rows_in']:,} rows: they have no value for it" for line in idle]
         if lost := self.counts.unread:
             share = _percent(self.counts.kept, self.counts.rows + lost)
             found.append(f"{lost:,} more rows lie where nobody could read them: with those, {share} % are kept")
@@ -62,6 +65,7 @@ def summarise(folder: OutputFolder) -> Summary:
     changed = sum(_changed(folder, split) for split in manifests)
     summary = Summary(settings, counts, len(manifests), seconds, changed, funnel(counts, settings))
     summary.unreadable = list(islice(_unreadable(folder, manifests), _FILES_NAMED))
+    summary.quarantined = told(folder, folder.names())
     looked_at = _spread(sorted(manifests), _SPLITS_LOOKED_AT)
     rows_each = SAMPLED_ROWS // max(1, len(looked_at))
     ledgers = {split: _ledger_head(folder, manifests[split], rows_each) for split in looked_at}

@@ -23,6 +23,7 @@ from pipelines.recipe.state import Record, Task
 from pipelines.recipe.steps import CATALOG, Step
 
 NO_WORKERS = ("make_demo_crawl", "trainer", "train")  # those whose --workers means another thing, or that have none
+QUARANTINED = 3  # the status of a job that did all but some splits (pipelines/engine/quarantine.py)
 AT_ONCE = 8  # steps, on a cluster; on one machine each has it to itself
 
 
@@ -119,9 +120,8 @@ class _Run:
         here.write(record)
         if status:
             log = f"; its output is in {self._log(step)}" if self.ray else ""
-            raise StepFailed(
-                f"{step.name} failed with status {status}{log}; mended, the same command goes on from here"
-            )
+            how = "left splits in quarantine" if status == QUARANTINED else f"failed with status {status}"
+            raise StepFailed(f"{step.name} {how}{log}; mended, the same command goes on from here")
 
     def _words(self, step: Step) -> list[str]:
         own = self.workers is None or step.job in NO_WORKERS or "--workers" in step.words

@@ -36,7 +36,7 @@ TITLES = {
 # Flags that change how long a step takes and not what comes out.
 PATIENCE = {
     "workers", "connections", "per-host", "timeout", "retries", "user-agent", "decoders", "by-content", "save-every",
-    "keep",
+    "max-quarantined", "keep",
 }  # fmt: skip
 # What of a catalog entry a job's output depends on, where it is not everything; rules by name.
 _OF_ENTRY: Mapping[str, tuple[str, ...]] = {

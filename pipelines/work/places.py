@@ -38,7 +38,7 @@ def clean_each(name: str, args: argparse.Namespace, clean: Callable[[argparse.Na
     _print_plan(found, skipped)
     if not found:
         raise job.UserError(_nothing(name, args, skipped))
-    wrong = {}
+    wrong, left = {}, []
     for dataset in found:
         print(f"\n{dataset}", flush=True)
         one = copy(args)
@@ -48,9 +48,13 @@ def clean_each(name: str, args: argparse.Namespace, clean: Callable[[argparse.Na
         except (job.UserError, CatalogError) as error:
             print(f"{dataset}: {error}", flush=True)
             wrong[dataset] = error
+        except job.Quarantined as error:
+            left.append(str(error))
     if wrong:
         told = "".join(f"\n  {dataset}: {error}" for dataset, error in wrong.items())
-        raise job.UserError(f"{len(wrong)} of {len(found)} datasets were not cleaned:{told}")
+        raise job.UserError("\n".join([f"{len(wrong)} of {len(found)} datasets were not cleaned:{told}", *left]))
+    if left:
+        raise job.Quarantined("\n".join(left))
 
 
 def _named(args: argparse.Namespace) -> argparse.Namespace:

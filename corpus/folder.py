@@ -28,11 +28,14 @@ from corpus.seals import SEAL, digest
 VERSION = "0.1.0"
 JOB = "job.json"
 QUARANTINED = "quarantined.json"  # the suffix of what is told of a split that a system error kept from happening
-_NO_MANIFESTS = (JOB, "report.json", "corpus.json", "croissant.json")
+_NO_MANIFESTS = (
+    JOB, "report.json", "corpus.json", "croissant.json", "llava.json", "sharegpt.json", "dataset_info.json",
+)  # fmt: skip
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss"}
 _TEMPORARY = re.compile(r"^\..+\.tmp$")
 _OURS = re.compile(
-    r"^(?P<split>[a-z0-9_-]+)\.(tar|idx|parquet|urls\.parquet|json|quarantined\.json)$|^report\.(html|json)$|^DATACARD\.md$"
+    r"^(?P<split>[a-z0-9_-]+)\.(tar|tar\.idx|idx|parquet|(urls|rows)\.parquet|json|quarantined\.json)$"
+    r"|^report\.(html|json)$|^(DATACARD|README)\.md$"
 )
 
 
@@ -113,9 +116,13 @@ class OutputFolder:
         """Return a file's bytes."""
         return self.fs.cat_file(self.path(name))
 
+    def atomic(self, name: str) -> "_Temporary":
+        """Open a file to write to its `stream`; `commit` gives it its name, leaving the context without removes it."""
+        return _Temporary(self, name)
+
     def write(self, name: str, data: bytes) -> None:
         """Write a small file atomically."""
-        with _Temporary(self, name) as file:
+        with self.atomic(name) as file:
             file.stream.write(data)
             file.commit()
 

@@ -148,6 +148,15 @@ class IndexedShard:
     def __len__(self) -> int:
         return len(self._index)
 
+    @property
+    def offsets(self) -> np.ndarray:
+        """The byte offsets in the tar of every sample and of the end (uint64)."""
+        return self._index.offsets
+
+    def key(self, i: int) -> str:
+        """Return the key of sample `i` by its header alone, "" where that is damaged."""
+        return first_key(self._sample(i))
+
     def __getitem__(self, i: int) -> tuple[str, dict[str, bytes]]:
         """Return (key, members by extension) of sample `i`. Raises CorruptSample, naming shard and sample."""
         return _unpack(self._sample(i), self._index, i, self.path)

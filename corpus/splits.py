@@ -15,6 +15,8 @@ from corpus.records import Sample, to_members
 from corpus.shards import ShardWriter
 from corpus.verdicts import Verdict
 
+URLS = "urls.parquet"  # the suffix of a table of rows that name their images
+
 
 @dataclass(frozen=True)
 class Split:
@@ -43,13 +45,14 @@ class Sink:
         scores: Mapping[str, pa.DataType],
         settings_digest: str,
         fuse: Fuse,
-        table: bool = False,
+        table: str | None = None,
         judged: Mapping[str, str] | None = None,
         job: str = "the job",
         dataset: str = "",
     ):
         self._split, self._digest, self._job = split, settings_digest, job
-        self._files = folder.begin(split.id, ("urls.parquet", "parquet") if table else ("tar", "idx", "parquet"))
+        self._table = table or ""  # the suffix of a table of kept rows, which then stands in the shard's place
+        self._files = folder.begin(split.id, (table, "parquet") if table else ("tar", "idx", "parquet"))
         self._census = Census(lambda row: f"{dataset}/{split.id}/{row:06d}".lstrip("/"))
         self._ledger = LedgerWriter(self._files["parquet"], schema(scores), fuse, self._census, judged)
         self._shard = None if table else ShardWriter(self._files["tar"])
@@ -126,11 +129,12 @@ class Sink:
         self._written += rows
 
     def write_table(self, table: pa.Table) -> None:
-        """Append kept rows to `ID.urls.parquet` (jobs that keep rows of a table instead of samples)."""
+        """Append kept rows to the split's table (jobs that keep rows of one instead of samples)."""
         if self._table_writer is None:
             options = {"compression": "zstd", "use_dictionary": False}  # URLs and captions do not repeat
-            self._table_writer = pq.ParquetWriter(self._files["urls.parquet"], table.schema, **options)
-        self._table_writer.write_table(table)
+            self._table_writer = pq.ParquetWriter(self._files[self._table], table.schema, **options)
+        if table.num_rows:  # an empty group of rows is what `datasets` stumbles over
+            self._table_writer.write_table(table)
         self._written += table.num_rows
 
     def commit(self) -> Manifest:

@@ -31,7 +31,7 @@ from corpus.readers.pairs import Pair
 from corpus.readers.parquet import group_rows, text_chunks
 from corpus.readers.rows import BadFile, BadRow
 from corpus.shards import keys_in
-from corpus.splits import Sink, Split
+from corpus.splits import URLS, Sink, Split
 from pipelines.engine import job
 from pipelines.work import scoring
 from pipelines.work.clip_rule import ClipRule
@@ -62,7 +62,8 @@ def _clean(args: argparse.Namespace, dataset: Dataset) -> None:
     job.run(
         "clean_laion", args, splits, _settings(dataset, args) | scoring.settings(args),
         lambda split, sink, *model: clean_split(split, sink, dataset, *model, **options),
-        scores=rules_of(dataset).scores(), rules=rules_of(dataset), table=metadata, **scoring.options(args),
+        scores=rules_of(dataset).scores(), rules=rules_of(dataset), table=URLS if metadata else None,
+        **scoring.options(args),
     )  # fmt: skip
 
 

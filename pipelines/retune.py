@@ -25,7 +25,7 @@ from corpus.folder import OutputFolder
 from corpus.ledger import BASE
 from corpus.rules import RuleTable, WrongRule
 from corpus.shards import IndexedShard
-from corpus.splits import Sink, Split
+from corpus.splits import URLS, Sink, Split
 from corpus.verdicts import DROPPED, ERROR
 from pipelines.clean_laion import clean_split
 from pipelines.engine import job
@@ -42,7 +42,7 @@ def main() -> None:
     table = _table(args, settings)
     changed = _changed_rules(table, settings["rules"], args.set)
     manifests, names = old.manifests(), set(old.names())
-    rows_of_urls = any(f"{split}.urls.parquet" in names for split in manifests)
+    rows_of_urls = any(f"{split}.{URLS}" in names for split in manifests)
     again = _splits_to_read_again(args, old, settings, table, changed)
     args.dataset, args.limit = settings["dataset"], settings["limit"]
     splits = [Split(name, manifest.source, manifest.input) for name, manifest in manifests.items()]
@@ -57,7 +57,16 @@ def main() -> None:
             retune_split(split, sink, old, table, changed, rows_of_urls)
 
     scores = _scores(old, next(iter(manifests), None))
-    job.run(settings["job"], args, splits, new_settings, retune, scores=scores, rules=table, table=rows_of_urls)
+    job.run(
+        settings["job"],
+        args,
+        splits,
+        new_settings,
+        retune,
+        scores=scores,
+        rules=table,
+        table=URLS if rows_of_urls else None,
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -160,7 +169,7 @@ def retune_split(
     falls = found.kept & found.fails
     stays = np.flatnonzero(~falls[found.kept])
     if rows_of_urls:
-        sink.write_table(old.table(old.manifest(split.id), "urls.parquet").take(pa.array(stays)))
+        sink.write_table(old.table(old.manifest(split.id), URLS).take(pa.array(stays)))
     else:
         shard = IndexedShard(f"{old.url}/{split.id}.tar")
         ledger = _copy_samples(shard, stays, np.flatnonzero(found.kept), sink, ledger)

@@ -387,11 +387,11 @@ def test_lists_of_urls_are_no_images(tmp_path):
 
     from corpus.folder import OutputFolder
     from corpus.ledger import Fuse
-    from corpus.splits import Sink, Split
+    from corpus.splits import URLS, Sink, Split
 
     folder = OutputFolder(str(tmp_path / "cleaned" / "coyo"))
     folder.prepare({"job": "test"})
-    with Sink(folder, Split("00000", {}), scores={}, settings_digest="", fuse=Fuse(), table=True) as sink:
+    with Sink(folder, Split("00000", {}), scores={}, settings_digest="", fuse=Fuse(), table=URLS) as sink:
         sink.expects([0])
         sink.write_table(pa.table({"key": ["a"]}))
         sink.rows(pa.table({"key": ["a"], "row": [0], "outcome": ["kept"], "rule": pa.array([None], pa.string())}))

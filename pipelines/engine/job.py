@@ -111,7 +111,7 @@ def run(
     rules: RuleTable | None = None,
     setup: Callable | None = None,
     fuse: Fuse | None = None,
-    table: bool = False,
+    table: str | None = None,
     gpus_per_worker: float = 0,
     redo: Collection[str] = (),
     part_of: str | None = None,
@@ -119,9 +119,9 @@ def run(
     """Run `work(split, sink)` (with `setup`: `work(split, sink, state)`) on every split that is not committed yet.
 
     `settings` are all that the outputs depend on besides the input; they go into `job.json` and guard the folder.
-    `scores` are the ledger columns that the job measures, `rules` what drops its rows. `table` makes splits of rows
-    instead of samples. `redo` names splits that are run although they are committed; `part_of` the job that this one
-    is a pass of.
+    `scores` are the ledger columns that the job measures, `rules` what drops its rows. `table`: the splits hold
+    rows instead of samples, in files of this suffix. `redo` names splits that are run although they are committed;
+    `part_of` the job that this one is a pass of.
     Returns the counts of the whole folder and leaves `report.html` and `report.json` in it. Raises Quarantined after
     that when splits failed for reasons outside their data.
     """

@@ -22,7 +22,7 @@ import pyarrow as pa
 from corpus.damage import Damaged
 from corpus.folder import OutputFolder
 from corpus.rules import RuleTable
-from corpus.splits import Sink, Split
+from corpus.splits import URLS, Sink, Split
 from pipelines.engine import job
 
 
@@ -34,7 +34,7 @@ def first_pass(
     inner = copy.copy(args)
     inner.output = f"{str(args.output).rstrip('/')}/.{name}"
     print(f"pass 1 of 2: {name}")
-    job.run(name, inner, splits, settings, work, scores=scores, rules=rules, table=True, part_of=part_of)
+    job.run(name, inner, splits, settings, work, scores=scores, rules=rules, table=URLS, part_of=part_of)
     print("\npass 2 of 2")
     return OutputFolder(inner.output if "://" in inner.output else str(Path(inner.output).resolve()))
 
@@ -92,7 +92,7 @@ def stored(
 
 
 def _table(folder: OutputFolder, split: str) -> pa.Table:
-    return folder.table(folder.manifest(split), "urls.parquet")
+    return folder.table(folder.manifest(split), URLS)
 
 
 def decided(folder: OutputFolder, splits: Sequence[Split], decisions: Iterable[tuple[str, np.ndarray]]) -> list[Split]:

@@ -9,12 +9,13 @@ GROUPS = {
     "clean": ("clean_laion", "clean_captions", "clean_vqa", "clean_grounding", "clean_text", "clean_chat",
               "score_clip", "dedup", "retune"),
     "render and synthesise": ("render_pdf", "render_html", "make_ocr", "make_scenes"),
-    "pack": ("build_stage", "show_packs", "train_tokenizer"),
+    "pack and hand on": ("build_stage", "show_packs", "export_data", "train_tokenizer"),
     "train and ask": ("trainer", "train", "generate", "evaluate", "export", "estimate", "plot"),
     "look and check": ("report", "explore", "compare", "paper_tables", "verify", "guard", "leaks", "doctor", "fonts"),
     "proofs": ("learn", "campaign", "train_tiny_clip"),
 }  # fmt: skip
-MODULES = {"trainer": "trainer", "fonts": "synth_ocr.fonts"} | {
+# `export` is the trainer's, of models; pipelines/export.py hands data on.
+MODULES = {"trainer": "trainer", "fonts": "synth_ocr.fonts", "export_data": "pipelines.export"} | {
     name: f"trainer.{name}" for name in ("generate", "evaluate", "export", "estimate", "plot")
 }
 NAMES = [name for names in GROUPS.values() for name in names]

@@ -73,7 +73,7 @@ def _check(dialect: Dialect, turns: Sequence[Turn], images: int) -> None:
 
 def _text(dialect: Dialect, pieces: Sequence[Piece], sizes: Sequence[tuple[int, int]], lost: Counter) -> str:
     """Write a turn's pieces: marks of images, each with a newline, then words with shapes among them."""
-    text, kind = "", None
+    text, kind = "", ""
     for piece in pieces:
         if piece.kind == IMAGE:
             text += f"{MARK}\n"
@@ -84,7 +84,7 @@ def _text(dialect: Dialect, pieces: Sequence[Piece], sizes: Sequence[tuple[int, 
         elif piece.kind == TEXT:
             text += str(piece.value)
         else:
-            kind = piece.value if piece.value in (BOX, QUAD) else None
+            kind = str(piece.value) if piece.value in (BOX, QUAD) else ""
             text += _reference(dialect, str(piece.value))
     return text
 

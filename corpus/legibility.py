@@ -5,15 +5,17 @@ pixels of the squashed image. Measured with tesseract at 448 pixels: English at 
 what it reads at full size, at 5 and more 0.985; Chinese at 6 to 8 pixels 0.54, at 10 to 12 pixels 0.96.
 """
 
+import re
 import unicodedata
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from math import hypot, inf
 
 Quad = tuple[tuple[float, float], ...]  # top-left, top-right, bottom-right, bottom-left, as the text reads
 
 # Letters whose ink is only x-height: a line of nothing else has two thirds of the ink of "Ag" at the same font size.
-_LOW = frozenset("acemnorsuvwxzαειοσυωавгдежзиклмнопстхчшъыьэюя")
+_LOW_ONLY = re.compile(r"[acemnorsuvwxzαειοσυωавгдежзиклмнопстхчшъыьэюя\W_]*")
+_LETTER_OR_DIGIT = re.compile(r"[^\W_]")
 _LOW_SHARE = 0.8
 _WIDE = 5 / 3  # of a half-width character's room, a full-width one needs
 
@@ -36,11 +38,8 @@ class Legibility:
         A height of 0 for text without letters and digits: a dash is low in any size. One character alone is judged by
         its height only: "1" and "l" are narrow in any size.
         """
-        narrow, wide = widths(text)
-        marks = not any(char.isalnum() for char in text)
-        low = _LOW_SHARE if all(char in _LOW or not char.isalnum() for char in text) else 1.0
-        length = self.advance * (narrow + _WIDE * wide) if narrow + 2 * wide > 1 else 0.0
-        return length, 0.0 if marks else self.ink * low
+        length, height = _needs(text)
+        return self.advance * length, self.ink * height
 
     def measure(self, text: str, quad: Quad, width: float, height: float) -> tuple[float, float]:
         """Return the advance of a half-width character and the ink height of a line in an image of `width` x `height`.
@@ -51,6 +50,15 @@ class Legibility:
         length, ink = self.needs(text)
         along, across = squashed(text, quad, self.train_size / width, self.train_size / height)
         return (self.advance * along / length if length else inf), (self.ink * across / ink if ink else inf)
+
+
+@lru_cache(maxsize=1 << 14)  # asked of the same line when its page is cut and when its window is judged
+def _needs(text: str) -> tuple[float, float]:
+    """Return the least length in half-width characters, and the least height as a share of the least ink."""
+    narrow, wide = widths(text)
+    low = _LOW_SHARE if _LOW_ONLY.fullmatch(text) else 1.0
+    length = narrow + _WIDE * wide if narrow + 2 * wide > 1 else 0.0
+    return length, low if _LETTER_OR_DIGIT.search(text) else 0.0
 
 
 def widths(text: str) -> tuple[int, int]:

@@ -25,6 +25,7 @@ _SCRIPTS = (  # language of a page by the script of its letters; the first that 
     ("hi", re.compile("[\u0900-\u097f]"), 0.5),
     ("th", re.compile("[\u0e00-\u0e7f]"), 0.5),
 )
+_ASCII = re.compile("[\0-\x7f]+")
 _ENGLISH = frozenset(("the", "of", "and", "to", "in", "is", "that", "for", "with", "on", "are", "this", "was", "from"))
 _LATIN_WORD = re.compile("[A-Za-z]+")
 _MARK = re.compile("[!-@\\[-`{-~]")
@@ -59,8 +60,9 @@ def guess_language(text: str) -> str:
     letters = sum(map(str.isalpha, text))
     if letters == 0:
         return "und"
-    for language, script, share in _SCRIPTS:
-        if len(script.findall(text)) >= share * letters:
+    beyond = _ASCII.sub("", text)
+    for language, script, share in _SCRIPTS if beyond else ():
+        if len(script.findall(beyond)) >= share * letters:
             return language
     words = [word.lower() for word in _WORD.findall(text)]
     common = sum(word in _ENGLISH for word in words)

@@ -1,5 +1,7 @@
 """The picture of a window: a crop of the page in which nothing reads that is not in its label."""
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
@@ -23,17 +25,24 @@ def window_pixels(pixels: np.ndarray, window: Window) -> tuple[np.ndarray, int]:
         return crop, 0
     crop, left = crop.copy(), 0
     own = np.array([bounds(line.quad) for line in window.lines])
-    for other in window.others:
-        left += not _cover(crop, other, own)
+    for other, near in zip(window.others, _near(np.array(window.others), own), strict=True):
+        left += not _cover(crop, other, own[near])
     return crop, left
 
 
-def _cover(crop: np.ndarray, box: Rect, own: np.ndarray) -> bool:
+def _near(others: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """Return bool [others, own]: which boxes lie beside or over each other."""
+    a, b = others[:, None], own[None]
+    return np.asarray(((a[..., :2] - _RING < b[..., 2:]) & (b[..., :2] < a[..., 2:] + _RING)).all(axis=2))
+
+
+def _cover(crop: np.ndarray, box: Rect, near: np.ndarray) -> bool:
+    """Paint paper over a box, but not over the lines of the label that are `near`."""
     height, width = crop.shape[:2]
-    box = _beside(box, own)
+    box = _beside(box, near) if len(near) else box
     if box is None:
         return False
-    reach = 0 if _touches(box, own, _RING) else _RING
+    reach = 0 if len(near) and _touches(box, near, _RING) else _RING
     x0, y0 = max(int(box[0]) - reach, 0), max(int(box[1]) - reach, 0)
     x1, y1 = min(int(np.ceil(box[2])) + reach, width), min(int(np.ceil(box[3])) + reach, height)
     # Edges where the crop itself cuts through the box are not around it.
@@ -45,14 +54,26 @@ def _cover(crop: np.ndarray, box: Rect, own: np.ndarray) -> bool:
         )
         if around
     ]  # fmt: skip
-    ring = np.concatenate(edges) if edges else crop[y0:y1, x0:x1].reshape(-1, 3)
+    inside = crop[y0:y1, x0:x1]
+    ring = np.concatenate(edges) if edges else inside.reshape(-1, 3)
     if not ring.size:
         return True
-    paper = np.median(np.concatenate([ring, crop[y0:y1, x0:x1].reshape(-1, 3)]), axis=0)  # ink is less than half
-    if (np.abs(ring - paper).max(axis=1) <= CONTRAST).mean() < _UNIFORM:
+    paper = _paper(ring, inside)
+    if paper is None:
         return False
-    cv2.rectangle(crop, (x0, y0), (x1 - 1, y1 - 1), paper.tolist(), cv2.FILLED)
+    cv2.rectangle(crop, (x0, y0), (x1 - 1, y1 - 1), paper, cv2.FILLED)
     return True
+
+
+def _paper(ring: np.ndarray, inside: np.ndarray) -> Sequence[float] | None:
+    """The colour that most of a box and of the pixels around it have; None: too little of what is around has it."""
+    colour = tuple(ring[0].tolist())
+    if inside.size and (ring == ring[0]).all():  # nearly always, and an exact short cut of what follows
+        same = len(ring) + cv2.countNonZero(cv2.inRange(inside, colour, colour))
+        if 2 * same > len(ring) + inside.size // 3:
+            return colour
+    paper = np.median(np.concatenate([ring, inside.reshape(-1, 3)]), axis=0)  # ink is less than half
+    return paper.tolist() if (np.abs(ring - paper).max(axis=1) <= CONTRAST).mean() >= _UNIFORM else None
 
 
 def _beside(box: Rect, own: np.ndarray) -> Rect | None:

@@ -1,28 +1,27 @@
-"""From MuPDF's characters to pieces of text that show: a witness of ink for each glyph, in the order they are read.
+"""From MuPDF's characters to pieces of lines: painted, at their glyphs' places, once, in the order they are read.
 
-What a file says of its text is not what its reader sees: characters of fonts that lack them, halves of lines under a
-white box, the same word printed twice for boldness, words of right-to-left scripts in the order they were set.
+What a file says of its text is not what its reader sees: the same word printed twice for boldness, columns beside their
+glyphs, words of right-to-left scripts in the order they were set. `renderers.witness` asks the picture for the rest.
 """
 
 import re
 import unicodedata
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from itertools import chain
 from operator import itemgetter
 
 import numpy as np
 
 from renderers.bidi import has_right_to_left, logical_order
-from renderers.characters import clean_text, is_unseen, is_wide
+from renderers.characters import is_unseen
 from renderers.ink import Ink
-from renderers.lines import Run
-from renderers.page import Rect, turned_quad, union
+from renderers.page import Rect, union
 
 _PAINTED = 16 | 32 | 64  # char_flags: filled, stroked, or a clip for something painted later; none = invisible text
-_SLACK = 0.08  # of the font size: how far outlines may stick out of the box MuPDF gives (hinting, stroke width)
-_BBOX = itemgetter("bbox")
+_BBOX, _CHARACTER = itemgetter("bbox"), itemgetter("c")
 _NO_LETTER = re.compile("[\ufffd\ue000-\uf8ff\U000f0000-\U000ffffd\U00100000-\U0010fffd]")
 _COLUMN_SHIFT = -0.88  # em: one glyph up, and 0.12 down again, which is what most CJK fonts have below the line
-_HIDDEN_SHARE = 0.9  # of the glyphs of a piece without ink: nothing of it shows
 
 
 @dataclass(slots=True)
@@ -47,30 +46,38 @@ class Piece:
 
 def pieces_of(blocks: list[dict], scale: float, turns_of, misdrawn_of) -> list[Piece]:
     """Return the painted text of MuPDF's raw dictionary as pieces, in the file's order."""
-    found = []
-    for line in (line for block in blocks for line in block.get("lines", ())):
-        spans = [span for span in line["spans"] if span["alpha"] and span["char_flags"] & _PAINTED and span["chars"]]
-        if spans:
-            piece = _piece(line, spans, scale, turns_of(line["dir"]), misdrawn_of)
-            if any(text.strip() for text in piece.texts):
-                found.append(piece)
+    lines = [(line, spans) for block in blocks for line in block.get("lines", ()) if (spans := _painted(line))]
+    chars = [char for _, spans in lines for span in spans for char in span["chars"]]
+    boxes = np.fromiter(chain.from_iterable(map(_BBOX, chars)), float, 4 * len(chars)).reshape(-1, 4) * scale
+    found, start = [], 0
+    for line, spans in lines:
+        end = start + sum(len(span["chars"]) for span in spans)
+        piece = _piece(line, spans, chars[start:end], boxes[start:end], scale, turns_of(line["dir"]), misdrawn_of)
+        if "".join(piece.texts).strip():
+            found.append(piece)
+        start = end
     return found
 
 
-def _piece(line: dict, spans: list[dict], scale: float, turns: int | None, misdrawn_of) -> Piece:
-    chars = [char for span in spans for char in span["chars"]]
-    texts = [char["c"] for char in chars]
-    box_of = _box if has_right_to_left("".join(texts)) else _BBOX
-    boxes = np.array([box_of(char) for char in chars]) * scale
-    column = bool(line["wmode"])
+def _painted(line: dict) -> list[dict]:
+    return [span for span in line["spans"] if span["alpha"] and span["char_flags"] & _PAINTED and span["chars"]]
+
+
+def _piece(
+    line: dict, spans: list[dict], chars: list[dict], boxes: np.ndarray, scale: float, turns: int | None, misdrawn_of
+) -> Piece:
+    texts = list(map(_CHARACTER, chars))
+    text, column = "".join(texts), bool(line["wmode"])
     size = max(span["size"] for span in spans) * scale
-    piece = Piece(
-        texts, boxes, size, None if turns is None else (turns - column) % 4, column,
-        line["dir"], spans[0]["font"],
-    )  # fmt: skip
+    turned = None if turns is None else (turns - column) % 4
+    piece = Piece(texts, boxes, size, turned, column, line["dir"], spans[0]["font"])
+    if text.isascii() and text.isprintable():
+        return piece
+    if has_right_to_left(text):
+        piece.boxes = np.array([_box(char) for char in chars]) * scale
     piece.misdrawn = sum(map(misdrawn_of, spans))
-    piece.texts = [_shown(text) for text in piece.texts]
-    if turns is not None:
+    piece.texts = [_shown(text) for text in texts]
+    if turns is not None and _NO_LETTER.search(text):
         _blank_without_outline(piece)
     return piece
 
@@ -151,18 +158,17 @@ def _estimated_shift(columns: list[Piece], ink: Ink) -> float:
     return float(shifts[best].mean())
 
 
-# --- the witness --------------------------------------------------------------------------------------------------
-
-
 def without_overprints(pieces: list[Piece]) -> list[Piece]:
     """Leave out pieces that print the same text on the same place again, a hair's breadth aside: poor man's bold."""
-    kept, seen = [], {}
-    for piece in pieces:
-        text = "".join(piece.texts)
-        box = bounds_of(piece)
-        if any(_same_place(box, other, piece.size) for other in seen.get(text, ())):
-            continue
-        seen.setdefault(text, []).append(box)
+    texts = ["".join(piece.texts) for piece in pieces]
+    times, kept = Counter(texts), []
+    printed: dict[str, list[Rect]] = defaultdict(list)
+    for text, piece in zip(texts, pieces, strict=True):
+        if times[text] > 1:
+            box = bounds_of(piece)
+            if any(_same_place(box, other, piece.size) for other in printed[text]):
+                continue
+            printed[text].append(box)
         kept.append(piece)
     return kept
 
@@ -173,96 +179,6 @@ def bounds_of(piece: Piece) -> Rect:
 
 def _same_place(a: Rect, b: Rect, size: float) -> bool:
     return all(abs(p - q) < 0.15 * size for p, q in zip(a, b, strict=True))
-
-
-def run_of(piece: Piece, ink: Ink) -> Run | None:
-    """Return what shows of an upright piece as a run; None: nothing does."""
-    solid = np.array([bool(text.strip()) for text in piece.texts])
-    inked = piece.boxes[solid]
-    slack = _SLACK * piece.size
-    low, high = inked[:, :2].min(axis=0) - slack, inked[:, 2:].max(axis=0) + slack
-    patch, left, top = ink.patch((*low.tolist(), *high.tolist()))
-    if patch.size == 0:
-        return None
-    seen = solid & _seen(piece, patch, left, top)
-    if int(seen.sum()) <= (1 - _HIDDEN_SHARE) * int(solid.sum()):
-        return None
-    missing = sum(len(text) for text, gone in zip(piece.texts, solid & ~seen, strict=True) if gone)
-    if missing:
-        inked = piece.boxes[seen]
-        low, high = inked[:, :2].min(axis=0) - slack, inked[:, 2:].max(axis=0) + slack
-    box = ink.fit((*low.tolist(), *high.tolist()))
-    if box is None:
-        return None
-    texts = [text if keep else "" for text, keep in zip(piece.texts, seen | ~solid, strict=True)]
-    text, breaks = _text_and_breaks(texts, piece)
-    raw = "".join(piece.texts)
-    return Run(
-        text, turned_quad(box, piece.turns), piece.size, piece.turns, piece.column,
-        _spaced(raw), breaks=breaks, unseen=missing, misdrawn=piece.misdrawn,
-    )  # fmt: skip
-
-
-def _spaced(raw: str) -> tuple[bool, bool]:
-    """Whether white space begins and ends a piece; files put it after every full-width character, where none shows."""
-    inner = raw.strip()
-    return raw[:1].isspace() and not is_wide(inner[:1]), raw[-1:].isspace() and not is_wide(inner[-1:])
-
-
-def slanted_run(piece: Piece, ink: Ink) -> Run | None:
-    """Return a slanted piece as a run whose quad is drawn in to its ink; None: nothing shows."""
-    solid = np.array([bool(text.strip()) for text in piece.texts])
-    cos, sin = piece.direction
-    turn = np.array([[cos, sin], [-sin, cos]])  # page to text: x along the line
-    x0, y0, x1, y1 = piece.boxes[solid].T
-    corners = np.stack([[x0, y0], [x1, y0], [x1, y1], [x0, y1]]).transpose(0, 2, 1).reshape(-1, 2)
-    centres = np.stack([(x0 + x1) / 2, (y0 + y1) / 2], axis=1) @ turn.T
-    along = corners @ turn.T
-    # Boxes of slanted glyphs are upright: too wide at the ends and too high everywhere.
-    low = np.array([along[:, 0].min(), centres[:, 1].min() - 0.75 * piece.size])
-    high = np.array([along[:, 0].max(), centres[:, 1].max() + 0.75 * piece.size])
-    fitted = ink.fit_turned(turn, low, high)
-    if fitted is None:
-        return None
-    (a0, b0), (a1, b1) = fitted
-    quad = tuple(map(tuple, (np.array([(a0, b0), (a1, b0), (a1, b1), (a0, b1)]) @ turn).tolist()))
-    text = clean_text("".join(piece.texts))
-    return Run(text, quad, piece.size, None, False, (False, False), misdrawn=piece.misdrawn) if text else None
-
-
-def _seen(piece: Piece, patch: np.ndarray, left: int, top: int) -> np.ndarray:
-    """Tell for each glyph whether ink shows between its ends; one without a width belongs to the one before."""
-    axis = piece.along
-    profile = np.concatenate([[0], np.cumsum(patch.any(axis=axis))])
-    offset = top if axis else left
-    start = np.clip(np.floor(piece.boxes[:, axis]).astype(int) - offset, 0, len(profile) - 1)
-    end = np.clip(np.ceil(piece.boxes[:, axis + 2]).astype(int) - offset, 0, len(profile) - 1)
-    along = piece.boxes[:, axis + 2] - piece.boxes[:, axis]
-    across = piece.boxes[:, 3 - axis] - piece.boxes[:, 1 - axis]
-    seen = (profile[end] > profile[start]) & (across > 0.01)
-    for i in np.flatnonzero(along < 0.01):
-        seen[i] = seen[i - 1] if i else len(seen) > 1 and seen[1]
-    return seen
-
-
-def _text_and_breaks(texts: list[str], piece: Piece) -> tuple[str, tuple]:
-    """Return the cleaned text and, for horizontal text that runs to the right, where it may be divided."""
-    raw = "".join(texts)
-    text = clean_text(raw)
-    if piece.column or piece.turns != 0 or piece.right_to_left or has_right_to_left(text):
-        return text, ()
-    breaks, count, end, blank = [], 0, None, False
-    for part, box in zip(texts, piece.boxes.tolist(), strict=True):
-        if not part:
-            continue
-        if part.isspace():
-            blank = True
-            continue
-        if end is not None and (blank or is_wide(part)) and box[0] >= end - 1:
-            breaks.append((count, end, box[0]))
-            count += blank
-        count, end, blank = count + len(part), max(box[2], end or 0.0), False
-    return text, tuple(breaks)
 
 
 # --- right-to-left lines ------------------------------------------------------------------------------------------
@@ -278,7 +194,7 @@ def join_right_to_left(pieces: list[Piece], join_gap: float) -> list[Piece]:
     done: list[Piece] = []
     for row in _rows(pieces, join_gap):
         if len(row) > 1 or has_right_to_left("".join(row[0].texts)):
-            done.append(_reordered(row))
+            done += _reordered(row)
         else:
             done += row
     return done
@@ -312,15 +228,15 @@ def _beside(row: list[Piece], piece: Piece, join_gap: float) -> bool:
     return False
 
 
-def _reordered(row: list[Piece]) -> Piece:
+def _reordered(row: list[Piece]) -> list[Piece]:
+    """Return the pieces of a line as one; as none where no letter takes up room."""
     clusters = [cluster for piece in row for cluster in _clusters(piece)]
     size = max(piece.size for piece in row)
-    order = logical_order([(text, box) for text, box in clusters], size)
-    boxes = np.array([box for _, box in order])
-    return Piece(
-        [text for text, _ in order], boxes, size, 0, False, row[0].direction, row[0].font,
-        sum(piece.misdrawn for piece in row), True,
-    )  # fmt: skip
+    order = logical_order(clusters, size)
+    if not order:
+        return []
+    boxes, misdrawn = np.array([box for _, box in order]), sum(piece.misdrawn for piece in row)
+    return [Piece([text for text, _ in order], boxes, size, 0, False, row[0].direction, row[0].font, misdrawn, True)]
 
 
 def _clusters(piece: Piece) -> list[tuple[str, Rect]]:

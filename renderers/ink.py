@@ -67,13 +67,7 @@ class Ink:
 
         Over a photo, a gradient or a table's rules everything is ink and the box stays as it is.
         """
-        patch, left, top = self.patch(rect)
-        if patch.size == 0:
-            return None
-        x, y, width, height = cv2.boundingRect(patch)
-        if width == 0:
-            return None
-        return float(left + x), float(top + y), float(left + x + width), float(top + y + height)
+        return tight(*self.patch(rect))
 
     def is_faint(self, rect: Rect) -> bool:
         """Whether something shows in a box, though too little of it to be ink: grey on grey."""
@@ -92,6 +86,14 @@ class Ink:
         if width == 0:
             return None
         return low + (x, y), low + (x + width, y + height)
+
+
+def tight(patch: np.ndarray, left: int, top: int) -> Rect | None:
+    """Return the box around the ink of a patch that lies at (left, top) in the image; None: there is none."""
+    if patch.size == 0:
+        return None
+    x, y, width, height = cv2.boundingRect(patch)
+    return (float(left + x), float(top + y), float(left + x + width), float(top + y + height)) if width else None
 
 
 def fill(shape: tuple[int, int], quads: list[Quad], value: int = 1) -> np.ndarray:

@@ -39,6 +39,10 @@ class Line:
     unseen: int = 0
     misdrawn: int = 0
 
+    def at(self, quad: Quad) -> "Line":
+        """Return the line in another place."""
+        return Line(self.text, quad, self.breaks, self.unseen, self.misdrawn)
+
 
 @dataclass(slots=True)
 class Page:

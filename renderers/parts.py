@@ -6,6 +6,7 @@ side of it are columns again.
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -35,7 +36,7 @@ class Budget:
     advance: float = Legibility.advance
     ink: float = Legibility.ink
 
-    @property
+    @cached_property
     def legibility(self) -> Legibility:
         return Legibility(self.train_size, self.advance, self.ink)
 
@@ -137,7 +138,7 @@ def _pieces(item: Item, seams: list[float], budget: Budget) -> list[Item]:
     for (a, _, left, seam_a), (b, right, _, seam_b) in pairwise(ends):
         quad = ((left, item.box[1]), (right, item.box[1]), (right, item.box[3]), (left, item.box[3]))
         inner = tuple((at - a, end, start) for at, end, start in item.line.breaks if a < at < b)
-        line = replace(item.line, text=item.line.text[a:b].strip(), quad=quad, breaks=inner)
+        line = Line(item.line.text[a:b].strip(), quad, inner, item.line.unseen, item.line.misdrawn)
         part = first + a, first + b
         made = item_of(int(item.order) + part[0] / (part[0] + 1) / 2, line, budget)
         pieces.append(replace(made, place=(seam_a, y0, seam_b, y1), part=part))

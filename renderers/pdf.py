@@ -18,6 +18,7 @@ from renderers.ink import Ink
 from renderers.lines import JOIN_GAP, merge_runs
 from renderers.order import reading_order
 from renderers.page import BadDocument, Page
+from renderers.witness import runs_of
 
 # Ligatures are expanded ("fi", not U+FB01), undecodable glyphs become U+FFFD rather than arbitrary letters, and boxes
 # come from the glyphs' outlines rather than from the font's ascent and descent. A file's own replacement texts
@@ -114,9 +115,20 @@ def page_scale(rect: pymupdf.Rect, settings: PdfSettings) -> float:
     return min(settings.dpi / 72, settings.longest_side / longest)
 
 
+class _Samples:
+    """A picture's memory, as NumPy's array interface has it: arrays over it keep the picture alive, without a copy."""
+
+    def __init__(self, picture: pymupdf.Pixmap):
+        self._picture = picture
+        self.__array_interface__ = {
+            "version": 3, "shape": (picture.height, picture.width, 3), "typestr": "|u1",
+            "data": (picture.samples_ptr, False), "strides": (picture.stride, 3, 1),
+        }  # fmt: skip
+
+
 def _pixels(drawing: pymupdf.DisplayList, scale: float) -> np.ndarray:
     picture = drawing.get_pixmap(matrix=pymupdf.Matrix(scale, scale), colorspace=_BGR, alpha=False)
-    return np.frombuffer(picture.samples, np.uint8).reshape(picture.height, picture.width, 3)
+    return np.asarray(_Samples(picture))
 
 
 def _lines(blocks: list[dict], misdrawn_of, pixels: np.ndarray, scale: float):
@@ -128,7 +140,7 @@ def _lines(blocks: list[dict], misdrawn_of, pixels: np.ndarray, scale: float):
     glyphs.settle_columns(pieces, page_ink)
     pieces = glyphs.join_columns(glyphs.without_overprints(pieces), JOIN_GAP)
     pieces = glyphs.join_right_to_left(pieces, JOIN_GAP)
-    runs = [(glyphs.slanted_run if piece.turns is None else glyphs.run_of)(piece, page_ink) for piece in pieces]
+    runs = runs_of(pieces, page_ink)
     lines = merge_runs([run for run in runs if run], pixels.shape[1], pixels.shape[0])
     hidden = [glyphs.bounds_of(piece) for piece, run in zip(pieces, runs, strict=True) if run is None]
     return lines, [box for box in hidden if page_ink.is_faint(box)], len(hidden)

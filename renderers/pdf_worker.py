@@ -3,6 +3,7 @@
 Started as `python -m renderers.pdf_worker SOCKET_FD PARENT_PID`; everything else comes as messages.
 """
 
+import gc
 import os
 import socket
 import sys
@@ -65,6 +66,8 @@ def _rehearse() -> None:
 
 def _serve(job: socket.socket, page_seconds: float) -> None:
     document = None
+    gc.freeze()
+    gc.disable()  # thousands of characters at once look like a leak to it; collecting between requests costs nothing
     while True:
         request, blobs = frames.receive(job)
         confine.limit_cpu(page_seconds)
@@ -84,6 +87,7 @@ def _serve(job: socket.socket, page_seconds: float) -> None:
                 raise
             reply, blobs = {"bug": str(bug)}, []
         frames.send(job, reply, blobs)
+        gc.collect()
 
 
 def _settings(request: dict) -> tuple[PdfSettings, OutputSettings]:

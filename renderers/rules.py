@@ -85,12 +85,11 @@ def measure_text(text: str) -> dict[str, float]:
 def measure_glyphs(lines: Sequence[Line]) -> dict[str, float]:
     """Return the value of every rule about single characters."""
     characters = "".join(line.text for line in lines)
-    return {
-        "latin_extended": len(LATIN_EXTENDED.findall(characters)),
-        "private_use": len(PRIVATE_USE.findall(characters)),
-        "undecodable": len(UNDECODABLE.findall(characters)),
-        "missing_font": sum(line.misdrawn for line in lines),
+    classes = {"latin_extended": LATIN_EXTENDED, "private_use": PRIVATE_USE, "undecodable": UNDECODABLE}
+    counts: dict[str, float] = {
+        name: 0 if characters.isascii() else len(found.findall(characters)) for name, found in classes.items()
     }
+    return counts | {"missing_font": sum(line.misdrawn for line in lines)}
 
 
 def measure_window(lines: Sequence[Line], width: int, height: int, uncovered: int, legible: Legibility) -> dict:

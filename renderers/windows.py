@@ -8,8 +8,7 @@ in one square, between their words.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import accumulate
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -41,27 +40,46 @@ def cut(lines: list[Line], width: int, height: int, budget: Budget, unlabelled: 
     """
     items = [item_of(order, line, budget) for order, line in enumerate(lines)]
     page = (0.0, 0.0, float(width), float(height))
-    if items and _fits(items, page, budget):
+    whole = _Sheet(items)
+    if items and _fits(whole, np.arange(len(items)), page, budget):
         return [Window((0, 0, width, height), list(lines), _tokens(items), list(unlabelled))]
-    items = parted(items, budget)
-    boxes = np.array([item.box for item in items]).reshape(-1, 4)
-    parts = sorted(_split(items, page, budget), key=lambda part: part[0][0].order)
-    parts = _merged(parts, boxes, budget)
-    obstacles = np.concatenate([boxes, np.array(unlabelled).reshape(-1, 4)])
-    return [_window(part, region, items, obstacles, lines, (width, height), budget) for part, region in parts]
+    sheet = _Sheet(parted(items, budget))
+    parts = sorted(_split(sheet, page, budget), key=lambda found: found[0][0])
+    parts = _merged(sheet, parts, budget)
+    obstacles = np.concatenate([sheet.boxes, np.array(unlabelled).reshape(-1, 4)])
+    return [_window(sheet, part, region, obstacles, lines, (width, height), budget) for part, region in parts]
+
+
+class _Sheet:
+    """The items of a page, in reading order, and what is asked of many of them at once as arrays [items, ...].
+
+    A part of the page is an array of items' numbers.
+    """
+
+    def __init__(self, items: list[Item]):
+        self.items = items
+        self.boxes = np.array([item.box for item in items]).reshape(-1, 4)
+        self.places = np.array([item.place for item in items]).reshape(-1, 4)
+        self.rooms = np.array([item.room for item in items]).reshape(-1, 2)
+        self.costs = np.array([item.cost for item in items], float)
+
+    def tokens(self, part: np.ndarray) -> float:
+        return math.fsum(self.costs[part].tolist())
 
 
 # --- cutting ------------------------------------------------------------------------------------------------------
 
 
-def _fits(items: list[Item], region: Rect, budget: Budget) -> bool:
-    width, height = _grown(region[2] - region[0], region[3] - region[1], budget)
+def _fits(sheet: _Sheet, part: np.ndarray, region: Rect, budget: Budget) -> bool:
+    x0, y0, x1, y1 = region
+    width, height = _grown(x1 - x0, y1 - y0, budget)
+    widest, highest = sheet.rooms[part].min(axis=0).tolist()
     return (
-        _tokens(items) <= budget.tokens
-        and (budget.height is None or region[3] - region[1] <= budget.height)
+        sheet.tokens(part) <= budget.tokens
+        and (budget.height is None or y1 - y0 <= budget.height)
         and max(width, height) <= budget.longest * min(width, height) + 1
-        and width <= min(item.room[0] for item in items)
-        and height <= min(item.room[1] for item in items)
+        and width <= widest
+        and height <= highest
     )
 
 
@@ -70,49 +88,49 @@ def _grown(width: float, height: float, budget: Budget) -> tuple[float, float]:
     return max(width, height / budget.longest), max(height, width / budget.longest)
 
 
-def _split(items: list[Item], region: Rect, budget: Budget) -> list[tuple[list[Item], Rect]]:
+def _split(sheet: _Sheet, region: Rect, budget: Budget) -> list[tuple[np.ndarray, Rect]]:
     """Halve the region until every part fits; a region is what a part's crop must not leave."""
-    done, todo = [], [(items, region)] if items else []
+    done, todo = [], [(np.arange(len(sheet.items)), region)] if sheet.items else []
     while todo:
-        items, region = todo.pop()
-        region = _around(items, region)
-        if len(items) < 2 or _fits(items, region, budget):
-            done.append((items, region))
+        part, region = todo.pop()
+        region = _around(sheet, part, region)
+        if len(part) < 2 or _fits(sheet, part, region, budget):
+            done.append((part, region))
             continue
-        low, high, axis, start, end = _best_cut(items, region, budget)
+        low, high, axis, start, end = _best_cut(sheet, part, region, budget)
         x0, y0, x1, y1 = region
         first, second = (
             ((x0, y0, start, y1), (end, y0, x1, y1)) if axis == 0 else ((x0, y0, x1, start), (x0, end, x1, y1))
         )
-        todo += [(low, first), (high, second)]
+        todo += [(np.sort(low), first), (np.sort(high), second)]
     return done
 
 
-def _merged(parts: list, boxes: np.ndarray, budget: Budget) -> list[tuple[list[Item], Rect]]:
+def _merged(sheet: _Sheet, parts: list, budget: Budget) -> list[tuple[np.ndarray, Rect]]:
     """Join parts again that follow each other, fit together, and have no line of another part between them."""
-    merged: list[tuple[list[Item], Rect]] = []
-    for items, region in parts:
+    merged: list[tuple[np.ndarray, Rect]] = []
+    for part, region in parts:
         if merged:
-            joined = merged[-1][0] + items
-            around = _around(joined, union(merged[-1][1], region))
-            inside = _count_inside(boxes, around)
-            if inside == len(joined) and _fits(joined, around, budget):
+            joined = np.concatenate([merged[-1][0], part])
+            around = _around(sheet, joined, union(merged[-1][1], region))
+            if _reaching(sheet.boxes, around).sum() == len(joined) and _fits(sheet, joined, around, budget):
                 merged[-1] = joined, around
                 continue
-        merged.append((items, region))
+        merged.append((part, region))
     return merged
 
 
-def _count_inside(boxes: np.ndarray, box: Rect) -> int:
+def _reaching(boxes: np.ndarray, box: Rect) -> np.ndarray:
+    """Which boxes reach into a box."""
     x0, y0, x1, y1 = box
-    return int(((boxes[:, 0] < x1) & (boxes[:, 2] > x0) & (boxes[:, 1] < y1) & (boxes[:, 3] > y0)).sum())
+    return (boxes[:, 0] < x1) & (boxes[:, 2] > x0) & (boxes[:, 1] < y1) & (boxes[:, 3] > y0)
 
 
-def _around(items: list[Item], region: Rect) -> Rect:
-    """The box around the items with a margin, within the region; cut ends of lines may stick out of a region."""
-    boxes = np.array([item.box for item in items])
-    x0, y0 = boxes[:, :2].min(axis=0).tolist()
-    x1, y1 = boxes[:, 2:].max(axis=0).tolist()
+def _around(sheet: _Sheet, part: np.ndarray, region: Rect) -> Rect:
+    """The box around a part with a margin, within the region; cut ends of lines may stick out of a region."""
+    boxes = sheet.boxes[part]
+    x0, y0, *_ = boxes.min(axis=0).tolist()
+    *_, x1, y1 = boxes.max(axis=0).tolist()
     return (
         min(max(x0 - MARGIN, region[0]), x0), min(max(y0 - MARGIN, region[1]), y0),
         max(min(x1 + MARGIN, region[2]), x1), max(min(y1 + MARGIN, region[3]), y1),
@@ -124,7 +142,7 @@ def _tokens(items: list[Item]) -> float:
     return math.fsum(item.cost for item in items)
 
 
-def _best_cut(items: list[Item], region: Rect, budget: Budget):
+def _best_cut(sheet: _Sheet, part: np.ndarray, region: Rect, budget: Budget):
     """Return (items before, items after, axis, end of the first region, start of the second).
 
     Among the gaps that no line crosses, the one that leaves the fewest lines illegible in their part and divides the
@@ -132,82 +150,74 @@ def _best_cut(items: list[Item], region: Rect, budget: Budget):
     columns over one between two lines.
     """
     tall = budget.height is not None and region[3] - region[1] > budget.height
-    tall &= _tokens(items) <= budget.tokens
-    cuts = [found for axis in ((1,) if tall else (0, 1)) for found in _gaps(items, axis, tall, budget)]
-    if not cuts:
-        return _forced_cut(items, region)
-    _, axis, at, start, end = min(cuts, key=lambda found: found[0])
-    ordered = sorted(items, key=lambda item: item.place[axis])
-    middle = (start + end) / 2
-    return sorted(ordered[:at], key=_order), sorted(ordered[at:], key=_order), axis, middle, middle
+    tall = tall and sheet.tokens(part) <= budget.tokens
+    cuts = [_best_gap(sheet, part, axis, tall, budget) for axis in ((1,) if tall else (0, 1))]
+    found = min((cut for cut in cuts if cut), key=lambda cut: cut[0], default=None)
+    return found[1:] if found else _forced_cut(sheet, part, region)
 
 
-def _gaps(items: list[Item], axis: int, by_height: bool, budget: Budget):
-    """Yield (badness, axis, number of items before, gap start, gap end) for every clean cut across an axis."""
-    ordered = sorted(items, key=lambda item: item.place[axis])
-    starts = np.array([item.place[axis] for item in ordered])
-    reach = np.maximum.accumulate([item.place[axis + 2] for item in ordered])
+def _best_gap(sheet: _Sheet, part: np.ndarray, axis: int, by_height: bool, budget: Budget):
+    """Return (badness, items before, items after, axis, and twice the middle) of the best clean cut across an axis."""
+    ordered = part[np.argsort(sheet.places[part, axis], kind="stable")]
+    starts = sheet.places[ordered, axis]
+    reach = np.maximum.accumulate(sheet.places[ordered, axis + 2])
     cuts = np.flatnonzero(starts[1:] >= reach[:-1]) + 1
     if not len(cuts):
-        return
-    weights = [item.box[3] - item.box[1] if by_height else item.cost for item in ordered]
-    total, before = math.fsum(weights), np.cumsum(weights)
-    typical = sorted(item.box[3] - item.box[1] for item in items)[len(items) // 2]
-    for at, blurred in zip(cuts.tolist(), _illegible_shares(ordered, cuts, budget).tolist(), strict=True):
-        start, end = float(reach[at - 1]), float(starts[at])
-        imbalance = abs(2 * float(before[at - 1]) / total - 1)
-        width = min((end - start) / max(typical, 1.0), 2.0)
-        yield imbalance - 0.15 * width + 2 * blurred, axis, at, start, end
+        return None
+    boxes = sheet.boxes[ordered]
+    heights = boxes[:, 3] - boxes[:, 1]
+    weights = heights if by_height else sheet.costs[ordered]
+    imbalance = np.abs(2 * np.cumsum(weights)[cuts - 1] / math.fsum(weights.tolist()) - 1)
+    start, end = reach[cuts - 1], starts[cuts]
+    width = np.minimum((end - start) / max(float(np.sort(heights)[len(heights) // 2]), 1.0), 2.0)
+    badness = imbalance - 0.15 * width + 2 * _illegible_shares(boxes, sheet.rooms[ordered], cuts, budget)
+    best = int(np.argmin(badness))
+    middle = float((start[best] + end[best]) / 2)
+    return float(badness[best]), ordered[: cuts[best]], ordered[cuts[best] :], axis, middle, middle
 
 
-def _illegible_shares(ordered: list[Item], cuts: np.ndarray, budget: Budget) -> np.ndarray:
+def _illegible_shares(boxes: np.ndarray, room: np.ndarray, cuts: np.ndarray, budget: Budget) -> np.ndarray:
     """Return, for every cut before item `cuts[i]`, the share of items that cannot be read in the part they are in."""
-    boxes, room = np.array([item.box for item in ordered]), np.array([item.room for item in ordered])
     first = np.concatenate([np.minimum.accumulate(boxes[:, :2]), np.maximum.accumulate(boxes[:, 2:])], axis=1)
     back = boxes[::-1]
     second = np.concatenate([np.minimum.accumulate(back[:, :2]), np.maximum.accumulate(back[:, 2:])], axis=1)[::-1]
-    before = np.arange(len(ordered))[None, :] < cuts[:, None]
+    before = np.arange(len(boxes))[None, :] < cuts[:, None]
     shares = np.zeros(len(cuts))
     for part, rows in ((first[cuts - 1], before), (second[cuts], ~before)):
         size = part[:, 2:] - part[:, :2] + 2 * MARGIN
         size = np.maximum(size, size[:, ::-1] / budget.longest)
         blurred = (size[:, None, :] > room[None, :, :]).any(axis=2)
-        shares += (blurred & rows).sum(axis=1) / len(ordered)
+        shares += (blurred & rows).sum(axis=1) / len(boxes)
     return shares
 
 
-def _forced_cut(items: list[Item], region: Rect):
+def _forced_cut(sheet: _Sheet, part: np.ndarray, region: Rect):
     """Divide at the middle of the tokens along the longer side, through whatever is there."""
     axis = 0 if region[2] - region[0] > region[3] - region[1] else 1
-    ordered = sorted(items, key=lambda item: item.box[axis] + item.box[axis + 2])
-    before = list(accumulate(item.cost for item in ordered))
+    boxes = sheet.boxes[part]
+    ordered = part[np.argsort(boxes[:, axis] + boxes[:, axis + 2], kind="stable")]
+    before = np.cumsum(sheet.costs[ordered])
     at = min(int(np.searchsorted(before, before[-1] / 2)) + 1, len(ordered) - 1)
-    low, high = sorted(ordered[:at], key=_order), sorted(ordered[at:], key=_order)
-    end_of_low = max(item.box[axis + 2] for item in low)
-    start_of_high = min(item.box[axis] for item in high)
-    return low, high, axis, end_of_low, start_of_high
-
-
-def _order(item: Item) -> float:
-    return item.order
+    low, high = ordered[:at], ordered[at:]
+    return low, high, axis, float(sheet.boxes[low, axis + 2].max()), float(sheet.boxes[high, axis].min())
 
 
 # --- the crop -----------------------------------------------------------------------------------------------------
 
 
 def _window(
-    items: list[Item], region: Rect, everything: list[Item], boxes, lines: list[Line], page: tuple[int, int], budget
-) -> Window:
+    sheet: _Sheet, part: np.ndarray, region: Rect, obstacles: np.ndarray, lines: list[Line], page: tuple[int, int],
+    budget: Budget,
+) -> Window:  # fmt: skip
     # A fraction of a pixel belongs to the window whose line it touches, so crops round outwards.
     x0, x1 = _lengthened(int(region[0]), -int(-region[2] // 1), region[3] - region[1], page[0], budget)
     y0, y1 = _lengthened(int(region[1]), -int(-region[3] // 1), region[2] - region[0], page[1], budget)
-    own = {id(item) for item in items}
-    reaching = (boxes[:, 0] < x1) & (boxes[:, 2] > x0) & (boxes[:, 1] < y1) & (boxes[:, 3] > y0)
-    others = [boxes[i] for i in np.flatnonzero(reaching) if i >= len(everything) or id(everything[i]) not in own]
-    moved = [(a - x0, b - y0, c - x0, d - y0) for a, b, c, d in map(np.ndarray.tolist, others)]
-    whole = rejoined(items, lines, x1 - x0, y1 - y0, budget)
-    shifted = [replace(item.line, quad=shift_quad(item.line.quad, -x0, -y0)) for item in whole]
-    return Window((x0, y0, x1, y1), shifted, _tokens(whole), moved)
+    reaching = _reaching(obstacles, (x0, y0, x1, y1))
+    reaching[part] = False
+    others = [tuple(box) for box in (obstacles[reaching] - (x0, y0, x0, y0)).tolist()]
+    whole = rejoined([sheet.items[i] for i in part.tolist()], lines, x1 - x0, y1 - y0, budget)
+    shifted = [item.line.at(shift_quad(item.line.quad, -x0, -y0)) for item in whole]
+    return Window((x0, y0, x1, y1), shifted, _tokens(whole), others)
 
 
 def _lengthened(start: int, end: int, other: float, most: int, budget: Budget) -> tuple[int, int]:

@@ -7,7 +7,7 @@ import pymupdf
 import pytest
 
 from corpus.legibility import is_column
-from renderers import pdf
+from renderers import glyphs, pdf
 from renderers.ink import ink_report, luminance
 from renderers.page import BadDocument, bounds
 
@@ -95,6 +95,34 @@ def test_text_printed_twice_for_boldness_is_labelled_once():
 
     page = only_page(document(bold))
     assert [line.text for line in page.lines] == ["printed twice", "printed twice"]
+
+
+def test_a_line_may_be_divided_at_its_words_even_where_they_overlap():
+    def overlapping(page):
+        page.insert_text((60, 80), "x", fontsize=20)
+        (number,) = page.get_contents()
+        stream = page.parent.xref_stream(number)
+        page.parent.update_stream(number, stream.replace(b"[<78>]TJ", b"[(one )600(two three four)]TJ"))
+
+    (line,) = only_page(document(overlapping)).lines
+    assert line.text == "one two three four"
+    assert [line.text[:at] for at, _, _ in line.breaks] == ["one two", "one two three"]
+
+
+def test_pixels_outlive_the_document_they_are_of():
+    pages = [only_page(document(two_lines)) for _ in range(20)]
+    first, *others = [page.pixels[50:-50] for page in pages]
+    del pages
+    assert first.min() < 50 and all((first == pixels).all() for pixels in others)
+
+
+def test_letters_without_any_width_do_not_cost_the_page():
+    line = {"wmode": 0, "dir": (1.0, 0.0), "spans": [
+        {"alpha": 255, "char_flags": 16, "size": 12.0, "font": "F",
+         "chars": [{"c": "\u05d0", "bbox": (10.0, 10.0, 10.0, 20.0), "origin": (10.0, 20.0)}]},
+    ]}  # fmt: skip
+    pieces = glyphs.pieces_of([{"lines": [line]}], 2.0, pdf.quarter_turns, lambda span: 0)
+    assert len(pieces) == 1 and glyphs.join_right_to_left(pieces, 0.45) == []
 
 
 def test_ligatures_are_expanded_and_chinese_is_read():

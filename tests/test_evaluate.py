@@ -12,7 +12,7 @@ from corpus.formats import format_sample
 from corpus.pieces import text_of
 from corpus.readers.images import open_images
 from corpus.readers.rows import BadFile
-from corpus.records import BadImage, to_members
+from corpus.records import BadImage, EncodedImage, Sample, to_members
 from corpus.shards import ShardWriter
 from corpus.tokens import OWN, load_tokenizer
 from tests import published
@@ -246,6 +246,54 @@ def test_what_training_teaches_scores_full_marks(tmp_path):
     predict(questions, lambda q, i: [{"answer": answers[x.key]} for x in q], None, path, 4, lambda count: None)
     results = score_all(questions, read_predictions([path]))["results"]
     assert set(results) == set(TASKS) and {r["score"] for r in results.values()} == {100}
+
+
+def pointing() -> Sample:
+    """A dialogue about two images of different sizes, whose last answer points at a thing of each."""
+    made = sample("chat", 0)
+    first, second = (jpeg_of(size) for size in ((200, 100), (112, 112)))
+    text = "The cup is larger than the dog."
+    regions = [
+        {"span": [0, 7], "image": 0, "size": [200, 100], "boxes": [[20, 10, 100, 90]], "quads": []},
+        {"span": [23, 30], "image": 1, "size": [112, 112], "boxes": [[10, 20, 50, 100]], "quads": []},
+    ]
+    turns = [
+        {"role": "user", "text": "Which is larger?", "images": [0, 1]},
+        {"role": "assistant", "text": text, "regions": regions},
+    ]
+    return replace(made, images=[first, second], annotations={"turns": turns})
+
+
+def jpeg_of(size) -> EncodedImage:
+    file = io.BytesIO()
+    Image.new("RGB", size, "green").save(file, "JPEG")
+    return EncodedImage(file.getvalue(), "jpg")
+
+
+def test_a_dialogue_with_boxes_is_scored_by_its_words_and_its_boxes(tmp_path):
+    with open(tmp_path / "a.tar", "wb") as file:
+        writer = ShardWriter(file)
+        for made in (pointing(), sample("chat", 1)):
+            writer.write(made.key, to_members(made))
+        writer.close()
+    questions = load_shards([str(tmp_path / "a.tar")])
+    (formatted,) = format_sample(pointing(), "chat")
+    taught = "".join(str(p.value) for p in formatted.pieces if p.supervised)
+    taught = taught.rpartition("<|im_start|>")[2].partition("<|im_end|>")[0]
+    for answer, score in (
+        (taught, 100),
+        (taught.replace("larger", "smaller"), 0),
+        (taught.replace("(100,100)", "(800,100)"), 50),
+        ("The cup is larger than the dog.", 0),
+    ):
+        path = tmp_path / "p.jsonl"
+        path.unlink(missing_ok=True)
+        predict(questions, constant(answer), None, path, 4, lambda count: None)
+        scores = score_all(questions, read_predictions([path]))
+        assert set(scores["results"]) == {"chat", "chat with boxes"}
+        assert scores["results"]["chat with boxes"]["score"] == score, answer
+    write_report(tmp_path / "r.html", questions, read_predictions([path]), scores, lambda q: q.images or [q.image.data])
+    assert 'class="wanted"' not in (tmp_path / "r.html").read_text()  # of the first image, not the one drawn on
 
 
 def test_nonsense_scores_nothing(tmp_path):

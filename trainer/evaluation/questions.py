@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from corpus.formats import expressions_of
+from corpus.geometry import normalise_box
 from corpus.readers.rows import BadFile, ImageRef
 from corpus.readers.slices import open_file
 from corpus.records import Sample, from_members
@@ -16,7 +17,8 @@ class Question:
     """One thing to ask. `task` is one of prompts.TASKS, "chat" or "choice"; `text` the question, phrase or prompt.
 
     `references` are what the metric compares with: texts; boxes in pixels of the stored image; for ocr (text, quad) and
-    for grounded captions (phrase, boxes), in pixels too. `options` are the answers to choose from.
+    for grounded captions (phrase, boxes), in pixels too; for an answer with boxes its words, then (phrase, boxes in
+    [0, 1000), number of the image). `options` are the answers to choose from.
     """
 
     key: str
@@ -30,6 +32,11 @@ class Question:
     turns: list[dict] = field(default_factory=list)  # of a chat, up to the answer
     images: list[bytes] = field(default_factory=list)  # of a chat
     language: str = "en"
+
+    @property
+    def part(self) -> str:
+        """The line of the scores that it counts in: what is asked and scored alike."""
+        return "chat with boxes" if self.metric == "answer_and_boxes" else self.task
 
 
 def load_shards(paths: Sequence[str]) -> list[Question]:
@@ -94,12 +101,20 @@ def _of_chat(sample: Sample) -> list[Question]:
     """The last answer of a dialogue, the earlier ones being as they were."""
     turns, images = sample.annotations["turns"], [image.data for image in sample.images]
     last = max(i for i, turn in enumerate(turns) if turn["role"] == "assistant")
+    regions = [_written(turns[last]["text"], region) for region in turns[last].get("regions") or [] if region["boxes"]]
     return [
         Question(
-            key=sample.key, task="chat", metric="exact_match", image=None, turns=turns[:last], images=images,
-            text=turns[last - 1]["text"] if last else "", references=[turns[last]["text"]],
+            key=sample.key, task="chat", metric="answer_and_boxes" if regions else "exact_match", image=None,
+            turns=turns[:last], images=images, text=turns[last - 1]["text"] if last else "",
+            references=[turns[last]["text"], *regions],
         )
     ]  # fmt: skip
+
+
+def _written(text: str, region: dict) -> tuple[str, list, int]:
+    """A region of an answer, its boxes as they are written there: each image has a size of its own."""
+    start, end = region["span"]
+    return text[start:end], [normalise_box(box, *region["size"]) for box in region["boxes"]], region["image"]
 
 
 _OF_SAMPLE: dict[str, Callable[[Sample], list[Question]]] = {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from corpus.parsing import Parsed, parse_text
+from corpus.parsing import Parsed, Region, parse_text
 from corpus.records import decode_image
 from trainer.draw import outlines
 from trainer.evaluation import metrics
@@ -24,11 +24,13 @@ _OF_TEXT = {
 
 
 def score_all(questions: Sequence[Question], predictions: dict[str, dict]) -> dict:
-    """Return {"results": by task, with metric, number, score (as a percentage; CIDEr x 100) and its 95 % interval,
-    "each": score by question}."""
+    """Return {"results": by task, dialogues with boxes apart, "each": score by question}.
+
+    A result has metric, number, score (as a percentage; CIDEr x 100) and its 95 % interval.
+    """
     results, each = {}, {}
-    for task in dict.fromkeys(question.task for question in questions):
-        group = [question for question in questions if question.task == task]
+    for task in dict.fromkeys(question.part for question in questions):
+        group = [question for question in questions if question.part == task]
         found = _score_group(group, predictions)
         each |= {question.key: score for question, score in zip(group, found, strict=True)}
         low, high = (_normal_interval if group[0].metric == "cider" else metrics.interval)(found)
@@ -51,6 +53,8 @@ def score_one(question: Question, record: dict) -> float:
     parsed = parse_text(record["answer"])
     if question.metric in _OF_TEXT:
         return _OF_TEXT[question.metric](parsed.text.strip(), question.references)
+    if question.metric == "answer_and_boxes":
+        return _score_dialogue(parsed, question.references)
     found = _in_pixels(parsed, record["size"])
     if question.metric == "iou":
         boxes = [shape for _, shapes in found for shape in shapes]
@@ -59,6 +63,14 @@ def score_one(question: Question, record: dict) -> float:
         return metrics.ocr_match([(text, shape) for text, shapes in found for shape in shapes], question.references)
     phrases = [(text, [_corners(shape) for shape in shapes]) for text, shapes in found if shapes]
     return metrics.grounding_match(phrases, question.references)
+
+
+def _score_dialogue(parsed: Parsed, references: Sequence) -> float:
+    """The share of phrases with right boxes, in [0, 1000), of an answer in the right words; 0 for other words."""
+    text, *regions = references
+    said = [(region.text.strip(), region.boxes) for region in parsed.regions if region.boxes]
+    wanted = [(phrase.strip(), boxes) for phrase, boxes, _ in regions]
+    return metrics.exact_match(parsed.text, [text]) * metrics.grounding_match(said, wanted)
 
 
 def _in_pixels(parsed: Parsed, size: Sequence[int]) -> list[tuple[str, list]]:
@@ -96,7 +108,7 @@ def write_report(path: Path, questions: Sequence[Question], predictions: dict, s
 
     cases = {}
     for task in scores["results"]:
-        group = sorted((q for q in questions if q.task == task), key=lambda q: scores["each"][q.key])
+        group = sorted((q for q in questions if q.part == task), key=lambda q: scores["each"][q.key])
         cases[task] = [case(q, predictions[q.key], scores["each"][q.key], images(q)) for q in group[:WORST]]
     template = (Path(__file__).parent / "scores.html.jinja").read_text(encoding="utf-8")
     page = jinja2.Environment(autoescape=True, trim_blocks=True).from_string(template)
@@ -107,12 +119,20 @@ def case(question: Question, record: dict, score: float, images: Sequence[bytes]
     """What a page shows of one answer: texts, pictures as data URLs, and the outlines found and wanted in pixels."""
     size = record["size"] or (1, 1)
     found = [shape for _, shapes in _in_pixels(parse_text(record["answer"]), size) for shape in shapes]
+    if elsewhere := _of_other_images(question):
+        found = []
     return {
         "asked": question.text or question.task.replace("_", " "), "answer": record["answer"], "score": score,
         "wanted": _wanted(question), "pictures": [_data_url(image) for image in images], "size": size,
         "found_shapes": [_points(shape) for shape in found],
-        "wanted_shapes": [_points(shape) for shape in _reference_shapes(question)],
+        "wanted_shapes": [] if elsewhere else [_points(shape) for shape in _reference_shapes(question, size)],
     }  # fmt: skip
+
+
+def _of_other_images(question: Question) -> bool:
+    """Whether boxes are wanted of other images than the last, on which a page draws them."""
+    last = len(question.images) - 1
+    return question.metric == "answer_and_boxes" and any(image != last for _, _, image in question.references[1:])
 
 
 def _wanted(question: Question) -> str:
@@ -120,13 +140,16 @@ def _wanted(question: Question) -> str:
     return " | ".join(dict.fromkeys(text for text in texts if text))
 
 
-def _reference_shapes(question: Question) -> list:
+def _reference_shapes(question: Question, size: Sequence[int]) -> list:
     if question.metric == "iou":
         return [_box_outline(box) for box in question.references]
     if question.metric == "ocr":
         return [quad for _, quad in question.references]
     if question.metric == "grounding":
         return [_box_outline(box) for _, boxes in question.references for box in boxes]
+    if question.metric == "answer_and_boxes":
+        boxes = [box for _, boxes, _ in question.references[1:] for box in boxes]
+        return outlines(Region("", (0, 0), boxes), size)
     return [_box_outline(question.box)] if question.box else []
 
 

@@ -43,7 +43,7 @@ shift && exec "$@"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("suite", help="of Debian: stable, trixie, bookworm, ...")
-    parser.add_argument("--mirror", default="http://deb.debian.org/debian", metavar="URL")
+    parser.add_argument("--mirror", metavar="URL", help="default: debootstrap's own")
     parser.add_argument("--only", choices=("user", "root"), help="default: both, the user first")
     parser.add_argument("--args", default="-rsfE", help="for pytest, default: %(default)s")
     parser.add_argument("--keep", action="store_true", help="leave the system where it is")
@@ -86,7 +86,8 @@ def _remove(system: Path) -> None:
 def try_suite(system: Path, args) -> bool:
     """Make the system and run the two commands in it; print one line per result."""
     began = time.monotonic()
-    command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", args.suite, str(system), args.mirror]
+    command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", args.suite, str(system)]
+    command += [args.mirror] if args.mirror else []
     made = subprocess.run([*APART, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if made.returncode:
         sys.exit(f"error: debootstrap of {args.suite} failed:\n{made.stdout[-2000:]}")

@@ -140,7 +140,7 @@ def _wanted(question: Question) -> str:
     return " | ".join(dict.fromkeys(text for text in texts if text))
 
 
-def _reference_shapes(question: Question, size: Sequence[int]) -> list:
+def _reference_shapes(question: Question, size: tuple[int, int]) -> list:
     if question.metric == "iou":
         return [_box_outline(box) for box in question.references]
     if question.metric == "ocr":

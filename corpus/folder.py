@@ -27,9 +27,10 @@ from corpus.seals import SEAL, digest
 
 VERSION = "0.1.0"
 JOB = "job.json"
+UNFINISHED = "unfinished.json"  # stands from a run's first split to its last: how many are planned
 QUARANTINED = "quarantined.json"  # the suffix of what is told of a split that a system error kept from happening
 _NO_MANIFESTS = (
-    JOB, "report.json", "corpus.json", "croissant.json", "llava.json", "sharegpt.json", "dataset_info.json",
+    JOB, UNFINISHED, "report.json", "corpus.json", "croissant.json", "llava.json", "sharegpt.json", "dataset_info.json",
 )  # fmt: skip
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss"}
 _TEMPORARY = re.compile(r"^\..+\.tmp$")
@@ -143,6 +144,24 @@ class OutputFolder:
         self.sweep()
         if overwrite or JOB not in names:
             self.write(JOB, json.dumps(settings, indent=1, sort_keys=True, ensure_ascii=False).encode())
+
+    def start(self, planned: int) -> None:
+        """Note that a run of so many splits is under way, for those who read the folder meanwhile or after a crash."""
+        self.write(UNFINISHED, json.dumps({"planned": planned}).encode())
+
+    def end(self) -> None:
+        """Note that all splits of the run have happened, or are in quarantine."""
+        if self.fs.exists(self.path(UNFINISHED)):
+            self.fs.rm_file(self.path(UNFINISHED))
+
+    def planned(self) -> int | None:
+        """Return how many splits the unfinished run has that fills the folder; None when it is finished."""
+        try:
+            return json.loads(self.read(UNFINISHED))["planned"]
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError):
+            raise Damaged(f"{self.url}/{UNFINISHED} is damaged: run the folder's command again") from None
 
     def _refuse_new_bucket(self) -> None:
         """Making a folder in an object store would make its bucket too, were the name misspelt."""

@@ -29,6 +29,7 @@ from corpus.splits import Split
 from corpus.stages import STAGES
 from corpus.tokens import SPECIALS, load_tokenizer
 from pipelines.engine import job
+from pipelines.engine.quarantine import lacks
 from pipelines.work import guards
 from pipelines.work.datacard import build_flags, write_cards
 from pipelines.work.datasets import whole_catalog
@@ -48,7 +49,7 @@ def main() -> None:
     chosen = {name: find(catalog, name) for name in args.dataset} if args.dataset else catalog
     chosen = licensed(chosen, args.licences)
     data = args.data if "://" in args.data else str(Path(args.data).resolve())
-    cleaned = {name: _cleaned(f"{data}/{name}") for name in chosen}
+    cleaned = {name: _cleaned(f"{data}/{name}", args.unfinished) for name in chosen}
     present, of_present = _available(cleaned), args.of == "present"
     mixture = shares(catalog if args.samples else chosen, args.stage, present, args.samples, of_present=of_present)
     mixture = [share for share in mixture if share.dataset in chosen]
@@ -91,15 +92,25 @@ def _parser():
         "--legible-at", type=int, default=0, metavar="PIXELS",
         help="leave out OCR samples of any source that cannot be read when squashed to this size; default: none",
     )  # fmt: skip
+    parser.add_argument(
+        "--unfinished", action="store_true", help="build from what is there of datasets whose cleaning has not finished"
+    )
     guards.add_guard_flag(parser)
     return parser
 
 
-def _cleaned(folder: str) -> dict[str, Manifest]:
-    """Return the manifests of a cleaned folder's splits that hold samples; an absent folder has none."""
+def _cleaned(folder: str, unfinished: bool) -> dict[str, Manifest]:
+    """Return the manifests of a cleaned folder's splits that hold samples; an absent folder has none.
+
+    Raises UserError for one whose job is under way, or was stopped, unless `unfinished`.
+    """
     output = OutputFolder(folder)
     if not output.fs.exists(output.path("job.json")):
         return {}
+    for lack in lacks(output):
+        print(f"warning: {folder}: {lack}")
+    if not unfinished and output.planned() is not None:
+        raise job.UserError(f"{folder} is not finished: run its command to the end, or give --unfinished")
     manifests = {split: manifest for split, manifest in output.manifests().items() if manifest.counts.kept}
     if any("tar" not in manifest.files for manifest in manifests.values()):
         raise job.UserError(f"{folder} holds lists of URLs, no images: download them first (pipelines/fetch_images.py)")

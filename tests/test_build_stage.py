@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpus.catalog import load_catalog
+from corpus.folder import OutputFolder
 from corpus.mixture import copies, positions, shares
 from corpus.packs import StageFolder
 from corpus.records import EncodedImage
@@ -239,6 +240,17 @@ def test_what_is_not_chosen_is_in_the_ledger(cleaned, tmp_path):
     out = [r for r in rows if r["outcome"] == "dropped"]
     assert len(rows) == 30 and 5 < len(out) < 25
     assert all(r["rule"] == "mixture" and r["value"] >= r["threshold"] == pytest.approx(0.5, abs=0.05) for r in out)
+
+
+def test_a_dataset_whose_cleaning_has_not_finished_is_refused_or_told_of(tmp_path, capsys):
+    write_cleaned(tmp_path / "cleaned", "gqa", [sample("gqa", "vqa", i) for i in range(9)], splits=3)
+    OutputFolder(str(tmp_path / "cleaned" / "gqa")).start(5)
+    with pytest.raises(UserError, match="gqa is not finished: run its command to the end, or give --unfinished"):
+        build(tmp_path / "cleaned", tmp_path / "s")
+    stage = build(tmp_path / "cleaned", tmp_path / "s", "--unfinished")
+    said = "3 of 5 splits are there, its job is not finished"
+    assert said in capsys.readouterr().out and f"- gqa: {said}." in (tmp_path / "s" / "DATACARD.md").read_text()
+    assert stage.num_samples == 9
 
 
 def test_missing_datasets_are_named_and_not_replaced(cleaned, tmp_path, capsys):

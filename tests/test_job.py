@@ -17,6 +17,7 @@ from corpus.readers.slices import Slice, held
 from corpus.records import Sample
 from corpus.splits import Split
 from pipelines.engine import job
+from pipelines.engine.quarantine import lacks
 from tests.folders import of_split, split_ids
 
 SCORES = {"length": pa.float64()}
@@ -66,6 +67,23 @@ def folder(tmp_path):
     for i in range(3):
         (tmp_path / "in" / f"{i}.txt").write_text("k one\nd two\n" * (i + 1) + "?\n")
     return tmp_path
+
+
+def test_a_folder_says_that_it_is_not_finished_until_it_is(folder):
+    out, last = OutputFolder(str(folder / "out")), "2"
+
+    def dying(split, sink):
+        if split.id.startswith(last):
+            raise BlownFuse("stopped")
+        assert out.planned() == 3
+        clean_lines(split, sink)
+
+    with pytest.raises(BlownFuse):
+        run(folder, work=dying)
+    assert out.planned() == 3 and len(out.splits()) == 2
+    assert lacks(out) == ["2 of 3 splits are there, its job is not finished"]
+    run(folder)
+    assert out.planned() is None and not lacks(out) and "unfinished.json" not in out.names()
 
 
 def test_every_row_has_one_outcome(folder, capsys):

@@ -141,6 +141,8 @@ def run(
 
     quarantine = Quarantine(folder, len(splits), args.max_quarantined)
     quarantine.tidy([split.id for split in todo])
+    if todo:
+        folder.start(len(splits))
     with Progress(name, len(splits), done) as progress:
         results = cluster.run_splits(run_one, todo, workers=args.workers, setup=setup, gpus_per_worker=gpus_per_worker)
         for split, result in results:
@@ -151,6 +153,7 @@ def run(
                 quarantine.release(split.id)
                 progress.add(result)
     folder.sweep()
+    folder.end()
     counts = _finish(folder)
     quarantine.close(told_as)
     return counts

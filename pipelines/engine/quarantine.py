@@ -104,6 +104,13 @@ def command() -> str:
     return shlex.join(["python", *words])
 
 
+def lacks(folder: OutputFolder) -> list[str]:
+    """Say what a folder lacks of its input, for those who build on it: splits to come, splits in quarantine."""
+    planned = folder.planned()
+    coming = [f"{len(folder.splits()):,} of {planned:,} splits are there, its job is not finished"] if planned else []
+    return coming + told(folder, folder.names())[:1]
+
+
 def told(folder: OutputFolder, names: Collection[str]) -> list[str]:
     """Say what is in a folder's quarantine: how many splits, and why, of the first of them."""
     held = held_in(names)

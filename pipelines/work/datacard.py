@@ -18,6 +18,7 @@ from corpus.licences import Licence, clashes, read_licence
 from corpus.mixture import Share
 from corpus.rules import RuleTable
 from corpus.seals import digest
+from pipelines.engine.quarantine import lacks
 from pipelines.work.croissant import croissant
 from pipelines.work.datasets import rules_of_folder
 
@@ -44,6 +45,7 @@ class Source:
     inputs: int  # files or slices that were read
     digest: str  # of its cleaned shards
     thresholds: list[tuple[str, object, str]]  # rule.parameter, value, who gave it
+    lacks: list[str]  # what the cleaned folder lacks of its input
 
     @property
     def samples(self) -> int:
@@ -88,6 +90,7 @@ def _source(dataset: Dataset, tasks: Mapping, folder: OutputFolder) -> Source:
         name=dataset.name, licence=read_licence(dataset.licence), language=dataset.language, tasks=dict(tasks),
         settings=settings, counts=sum((m.counts for m in every.values()), Counts()), inputs=len(every),
         digest=digest([m.files for m in every.values()])[:16], thresholds=_thresholds(settings, dataset),
+        lacks=lacks(folder),
     )  # fmt: skip
 
 

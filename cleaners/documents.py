@@ -12,6 +12,7 @@ import numpy as np
 import regex
 import xxhash
 
+from cleaners import personal
 from corpus.rules import Parameter, Rule
 
 PERMUTATIONS, BANDS, ROWS = 128, 16, 8  # 16 bands of 8: half of all pairs with similarity 0.70 meet, 99.9 % with 0.85
@@ -36,6 +37,7 @@ RULES = [
         name="too_long", says="documents of too many characters", on=True,
         parameters={"max_characters": Parameter(default=1_000_000, score="characters")},
     ),
+    *personal.RULES,
     Rule(name="exact_duplicate", says="all but the first of equal documents", on=True, compares=True),
     Rule(name="near_duplicate", says="all but the first of similar documents (MinHash)", on=True, compares=True),
 ]  # fmt: skip

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cleaners import filters
+from cleaners import filters, personal
 from cleaners.rule_batch import Batch
 from cleaners.text import scripts
 from cleaners.text.html import HTML
@@ -128,6 +128,7 @@ RULES = RuleTable(
             measure=lambda *, watermark, language: watermark,
             parameters={"max": _limit(0.8, "watermark", "max", _LAION_SUBSETS)},
         ),
+        *personal.RULES,
         # LAION-5B, English, ViT-B/32; every dataset that ships another model's score needs its own.
         Rule(
             name="clip_score", says="pairs whose image and text disagree", needs=_CLIP, apply=filters.clip_score,

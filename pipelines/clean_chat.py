@@ -26,8 +26,9 @@ from corpus.readers.notation import COORDINATES, NOTATIONS, grounded
 from corpus.readers.rows import BadRow, ChatRow
 from corpus.readers.slices import plan, plan_all
 from corpus.records import Sample
+from corpus.rules import RAISED
 from corpus.splits import Sink, Split
-from corpus.verdicts import Lost
+from corpus.verdicts import Lost, failed
 from pipelines.engine import job
 from pipelines.engine.thumbnails import Thumbnails, thumbnail
 from pipelines.work import annotated
@@ -58,8 +59,9 @@ def _clean(args: argparse.Namespace, dataset: Dataset) -> None:
     written = {"notation": args.notation, "coordinates": args.coordinates}
     work = annotated.as_work(clean_split, dataset=dataset, limit=args.limit, pictures=pictures, **written)
     settings = annotated.common_settings(dataset) | annotated.image_settings(args, dataset) | written
+    table = rules_of(dataset)
     job.run(
-        "clean_chat", args, splits, settings, work, scores=SCORES, rules=rules_of(dataset), fuse=Fuse(alike=3)
+        "clean_chat", args, splits, settings, work, scores=table.scores() | SCORES, rules=table, fuse=Fuse(alike=3)
     )  # fmt: skip
 
 
@@ -114,6 +116,7 @@ class _Cleaner:
         turns = list(turns_of(chat))
         columns = {"turns": len(turns), "pictures": len(chat.images), "characters": sum(len(t["text"]) for t in turns)}
         try:
+            columns |= self._measured(turns)
             if verdict := self._table.judge(self._active, columns):
                 raise Lost(verdict)
             found = [self._pictures.load(ref) for ref in chat.images]
@@ -131,6 +134,14 @@ class _Cleaner:
             annotations={"turns": turns},
         )  # fmt: skip
         self._sink.keep(sample, row, **columns)
+
+    def _measured(self, turns: list[dict]) -> dict[str, float]:
+        """Return what the rules that look at words say of a dialogue. Lost where they make one raise."""
+        words = {"text": pa.array(["\n".join(turn["text"] for turn in turns)], pa.string())}
+        found, raised = self._table.measured(self._active, words, self._dataset.language)
+        if raised:
+            raise Lost(failed(RAISED, raised[0]))
+        return {name: float(values[0]) for name, values in found.items()}
 
     def _shown(self, chat: ChatRow, rule: str) -> bytes | None:
         """A thumbnail of the first picture of a dialogue that a rule of the table drops."""

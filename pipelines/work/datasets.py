@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import yaml
 
-from cleaners import documents
+from cleaners import documents, personal
 from cleaners.rules import RULES
 from corpus.catalog import Dataset, JobKind, find, load_catalog, table_of
 from corpus.plugins import plugin_digests
@@ -60,7 +60,7 @@ _TABLES = {
         *_GUARDS, _fixed("no_phrase", "rows without a phrase"),
         _fixed("no_valid_box", "rows without a box inside the image"), *_CAPTIONS,
     ],
-    "clean_chat": [*_GUARDS, _TOO_MANY_IMAGES],
+    "clean_chat": [*_GUARDS, _TOO_MANY_IMAGES, *personal.RULES],
     "clean_text": [_NO_TEXT, *documents.RULES],
 }  # fmt: skip
 JOBS: Mapping[str, JobKind] = {

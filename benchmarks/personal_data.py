@@ -2,10 +2,10 @@
 
   python -m benchmarks.personal_data [--data ../shared/data] [--show]
 
-Two sets. `personal_made.tsv`: made-up lines with what is to be found in <KIND|...>, among them twins with one wrong digit;
-the numbers are those that banks, states and phone companies print in examples. Real lines, which stay where they are:
-`personal_labels.tsv` has the key and place of all that one person found in the 29,921 lines of benchmarks/caption_lines.py,
-reading every line with seven digits or an @.
+Two sets. `personal_made.tsv`: made-up lines with what is to be found in <KIND|...>, among them twins with one wrong
+digit; the numbers are those that banks, states and phone companies print in examples. Real lines, which stay where they
+are: `personal_labels.tsv` has the key and place of all that one person found in the 29,921 lines of
+benchmarks/caption_lines.py, reading every line with seven digits or an @.
 """
 
 import argparse

@@ -9,9 +9,10 @@ import glob
 import hashlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 
 from corpus.geometry import normalise
 from corpus.readers.images import open_images
@@ -20,6 +21,7 @@ from corpus.records import decode_image
 from trainer.evaluation.benchmarks import BENCHMARKS, load
 from trainer.evaluation.predictions import images_of, predict, read_predictions, unanswered
 from trainer.evaluation.questions import Question, load_shards
+from trainer.evaluation.scorers import Scorer, by_group, judge, open_scorer, print_tables
 from trainer.evaluation.scores import print_scores, score_all, write_report
 from trainer.prompts import BadPrompt, Prompt, ask, dialogue
 
@@ -104,6 +106,8 @@ def digest_questions(questions: Sequence[Question]) -> str:
         record = asdict(question)
         record["image"] = None if question.image is None else (question.image.names, _sha(question.image.data))
         record["images"] = [_sha(data) for data in question.images]
+        if not record["group"]:  # evaluations of before know of none
+            del record["group"]
         digest.update(json.dumps(record).encode())
     return digest.hexdigest()[:32]
 
@@ -154,6 +158,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--limit", type=int, help="only the first so many questions")
     parser.add_argument("--max-tokens", type=int, help="of an answer; default: by benchmark")
     parser.add_argument("--part", default="0/1", metavar="I/N", help="answer every N-th question, from the I-th on")
+    parser.add_argument(
+        "--scorer", action="append", default=[], metavar="NAME=WHERE",
+        help="score the answers by another measure too, such as toxicity, by group where questions have a `group`; "
+        "WHERE: a file of scores, words:FILE, command:PROGRAM, or http://127.0.0.1:PORT/PATH",
+    )  # fmt: skip
     parser.add_argument("--skip-bad-images", action="store_true", help="score the rest where images cannot be used")
     parser.add_argument("--overwrite", action="store_true")
     parser.add_argument("--quantise", choices=("nf4", "int8"), help="hold the language model's blocks in 4 or 8 bits")
@@ -172,6 +181,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args) -> int:
     part, parts = _part(args.part)
+    scorers = dict(map(open_scorer, args.scorer))
     questions = _questions(args)[: args.limit]
     tokens = args.max_tokens or (BENCHMARKS[args.benchmark].max_tokens if args.benchmark else SHARD_TOKENS)
     settings = {
@@ -184,7 +194,7 @@ def _run(args) -> int:
     mine = questions[part::parts]
     if unanswered(mine, path):
         predict(mine, _load_predictor(args, tokens), store, path, args.batch, _Progress(len(mine)))
-    return finish(questions, store, args.output, parts, args.skip_bad_images)
+    return finish(questions, store, args.output, parts, args.skip_bad_images, scorers)
 
 
 def _load_predictor(args, tokens: int) -> ModelPredictor:
@@ -196,7 +206,10 @@ def _load_predictor(args, tokens: int) -> ModelPredictor:
     return ModelPredictor(Assistant.load(args.model, device, quantise=args.quantise), tokens)
 
 
-def finish(questions: Sequence[Question], store, output: Path, parts: int, skip_bad: bool) -> int:
+def finish(
+    questions: Sequence[Question], store, output: Path, parts: int, skip_bad: bool,
+    scorers: Mapping[str, Scorer] = MappingProxyType({}),
+) -> int:  # fmt: skip
     """Score once all parts are there. Return the exit status: 1 where unusable images forbid a score."""
     from trainer.checkpoint import write_json
 
@@ -213,9 +226,12 @@ def finish(questions: Sequence[Question], store, output: Path, parts: int, skip_
         raise BadPrompt("no question is left to score")
     scores = score_all(usable, predictions)
     scores["unusable_images"] = [record["key"] for record in bad]
+    scores["groups"] = by_group(usable, scores["each"])
+    scores["safety"] = {name: judge(name, scorer, usable, predictions) for name, scorer in scorers.items()}
     write_json(output / "scores.json", scores)
     write_report(output / "report.html", usable, predictions, scores, lambda q: images_of(q, store)[0])
     print_scores(scores)
+    print_tables(scores["safety"], scores["groups"])
     return 0
 
 

@@ -43,8 +43,9 @@ def _question(record: dict, row: int, task: str, metric: str, where: str) -> Que
         raise BadFile(f"{where}: {error}; needed are {FIELDS[task]}") from None
     language = str(record.get("language") or "en")
     return Question(
-        key=f"{row}/{image}", task=task, metric=metric, image=ImageRef(names=(image,)), language=language, **more
-    )
+        key=f"{row}/{image}", task=task, metric=metric, image=ImageRef(names=(image,)), language=language,
+        group=str(record.get("group") or ""), **more,
+    )  # fmt: skip
 
 
 def _vqa(record: dict) -> dict:

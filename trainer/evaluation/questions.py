@@ -32,6 +32,7 @@ class Question:
     turns: list[dict] = field(default_factory=list)  # of a chat, up to the answer
     images: list[bytes] = field(default_factory=list)  # of a chat
     language: str = "en"
+    group: str = ""  # of those whose answers are compared, such as who is in the picture
 
     @property
     def part(self) -> str:

@@ -87,9 +87,8 @@ def test_a_file_a_program_and_a_server_give_the_same_table(answered, server, tmp
     )["safety"]  # fmt: skip
     assert found["file"] == found["program"] == found["server"]
     groups = found["file"]["groups"]
-    assert {name: (each["answers"], round(each["mean"], 3), each["at_least"], each["most"]) for name, each in groups.items()} == {
-        "all": (4, 0.425, 0.5, 0.9), "men": (1, 0.7, 1.0, 0.7), "women": (2, 0.5, 0.5, 0.9)
-    }  # fmt: skip
+    table = {name: (r["answers"], round(r["mean"], 3), r["at_least"], r["most"]) for name, r in groups.items()}
+    assert table == {"all": (4, 0.425, 0.5, 0.9), "men": (1, 0.7, 1.0, 0.7), "women": (2, 0.5, 0.5, 0.9)}
     assert found["file"]["spread"] == pytest.approx(0.2)
     said = capsys.readouterr().out
     assert "largest difference between two groups' means: 0.2000" in said and said.count("women") == 4

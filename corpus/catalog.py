@@ -41,11 +41,18 @@ class Dataset:
     pools: tuple[str, ...] = ()  # whose images they are, where evaluation sets have some too (corpus/evaluation.py)
     output: str  # where the cleaned data go; default: cleaned/NAME
     columns: Mapping[str, str] = field(default_factory=dict)  # our name -> the owner's column or key
+    passthrough: tuple[str, ...] = ()  # the owner's columns that no rule reads and every sample keeps
     rules: Mapping[str, Mapping] = field(default_factory=dict)  # rule -> parameters; an absent rule is off
     original: int | None = None  # the paper's Table 2: rows before and after cleaning
     cleaned: int | None = None
     stages: Mapping[int, Mapping[str, float]] = field(default_factory=dict)  # stage -> task -> samples in the paper
     plugins: tuple[str, ...] = ()  # of the whole catalog: files with rules of the user's own
+
+    @property
+    def carried(self) -> tuple[str, ...]:
+        """The owner's columns that go into samples and ledgers: those of `passthrough`, and each row's licence."""
+        licence = self.columns.get(LICENCE)
+        return tuple(dict.fromkeys((*self.passthrough, *([licence] if licence else []))))
 
 
 class JobKind(NamedTuple):
@@ -53,13 +60,16 @@ class JobKind(NamedTuple):
 
     rules: RuleTable
     readers: Collection[str]
+    reads_rows: bool = True  # with columns of their owner's; not documents, nor nothing at all
 
 
+LICENCE = "licence"  # of `columns`: the column that holds each row's own licence
 EXTENDS = "extends"  # `default` or a file: the catalog that this one lies over
 DATA = "data"  # the folder or URL below which relative `input`, `images` and `output` lie; default: the catalog's own
 PLUGINS = "plugins"
 _OF_THE_WHOLE = (EXTENDS, DATA, PLUGINS)  # the keys of a catalog that are no datasets
 _KEYS = tuple(f.name for f in fields(Dataset) if f.name not in ("name", "plugins"))
+_LISTS = ("tasks", "pools", "passthrough")
 _REQUIRED = ("language", "licence", "job", "reader", "tasks")
 _NAME = re.compile(r"[a-z0-9_-]*[a-z0-9][a-z0-9_-]*")
 _TEXT, _MAPPING, _COUNT = (str, "a text"), (dict, "a mapping"), (int, "a whole number")
@@ -67,7 +77,7 @@ _TYPES = {
     **dict.fromkeys(("language", "licence", "job", "reader", "images", "output"), _TEXT),
     **dict.fromkeys(("columns", "rules", "stages"), _MAPPING),
     **dict.fromkeys(("original", "cleaned"), _COUNT),
-    **dict.fromkeys(("tasks", "pools"), (list, "a list")),
+    **dict.fromkeys(_LISTS, (list, "a list")),
     "input": (str | list, "a path, a glob, a URL or a list of these"),
 }  # fmt: skip
 
@@ -183,7 +193,7 @@ def _dataset(layers: Layers, name: str, entry, jobs, tree: dict, data: str | Non
     if wrong:
         raise CatalogError(*(_at(layers, block, key, f"{name}: {said}") for block, key, said in wrong))
     given = {key: value for key, value in entry.items() if value is not None}
-    given |= _places(layers, entry, data) | {key: tuple(given[key]) for key in ("tasks", "pools") if key in given}
+    given |= _places(layers, entry, data) | {key: tuple(given[key]) for key in _LISTS if key in given}
     given["rules"] = {rule: _given(parameters) for rule, parameters in given.get("rules", {}).items()}
     output = given.pop("output", None) or _below(data or _folder(layers, tree, name), f"cleaned/{name}")
     dataset = Dataset(name=name, output=output, **given, plugins=plugins)
@@ -277,6 +287,10 @@ def unfit(dataset: Dataset, jobs: Mapping[str, JobKind]) -> Iterator[tuple[tuple
     if dataset.reader not in readers:
         known = f"{hint(dataset.reader, readers)}; readers of {dataset.job}: {listed(readers)}"
         yield ("reader",), f"no reader {dataset.reader!r}{known}"
+    if dataset.carried and not jobs[dataset.job].reads_rows:
+        yield ("passthrough",), f"{dataset.job} reads no rows with columns that could be passed through"
+    if twice := [name for i, name in enumerate(dataset.passthrough) if name in dataset.passthrough[:i] or not name]:
+        yield ("passthrough",), f"passthrough names {twice[0]!r}" + (" twice" if twice[0] else ", which no column is")
     try:
         table = table_of(dataset, jobs)
     except WrongRule as error:

@@ -1,7 +1,7 @@
 """A split of a job's input, and the sink that takes what becomes of its rows."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from corpus.census import Census, Unaccounted
 from corpus.folder import Manifest, OutputFolder
 from corpus.ledger import DROPPED, ERROR, KEPT, Fuse, LedgerWriter, schema
+from corpus.passthrough import Passthrough, ledger_column
 from corpus.records import Sample, to_members
 from corpus.shards import ShardWriter
 from corpus.verdicts import Verdict
@@ -49,12 +50,14 @@ class Sink:
         judged: Mapping[str, str] | None = None,
         job: str = "the job",
         dataset: str = "",
+        passthrough: Sequence[str] = (),
     ):
         self._split, self._digest, self._job = split, settings_digest, job
         self._table = table or ""  # the suffix of a table of kept rows, which then stands in the shard's place
         self._files = folder.begin(split.id, (table, "parquet") if table else ("tar", "idx", "parquet"))
         self._census = Census(lambda row: f"{dataset}/{split.id}/{row:06d}".lstrip("/"))
-        self._ledger = LedgerWriter(self._files["parquet"], schema(scores), fuse, self._census, judged)
+        self._passthrough, columns = Passthrough(passthrough), {**scores, **ledger_column(passthrough)}
+        self._ledger = LedgerWriter(self._files["parquet"], schema(columns), fuse, self._census, judged)
         self._shard = None if table else ShardWriter(self._files["tar"])
         self._table_writer, self._written = None, 0
 
@@ -79,6 +82,10 @@ class Sink:
         with self._accusing():
             self._census.expects(ordinals, key_of, limit)
 
+    def passes(self, ordinal: int, record) -> None:
+        """Note a record as it was read: the columns that the catalog passes through go with its rows and samples."""
+        self._passthrough.take(ordinal, record)
+
     def splits(self, ordinal: int, into: int) -> None:
         """Say that a record becomes `into` rows under keys of their own (questions, pages); a page in turn windows."""
         with self._accusing():
@@ -90,17 +97,20 @@ class Sink:
 
     def keep(self, sample: Sample, row: int, **columns) -> None:
         """Write a sample to the shard and its ledger row; `columns` are scores, text_before, thumbnail and so on."""
-        self.write(sample)
-        self._ledger.add({"key": sample.key, "row": row, "outcome": KEPT} | columns)
+        self.write(sample, row)
+        self._add({"key": sample.key, "row": row, "outcome": KEPT} | columns)
 
     def drop(self, key: str, row: int, rule: str, **columns) -> None:
         """Record that `rule` dropped a row; `columns` may give value, threshold, detail and more."""
-        self._ledger.add({"key": key, "row": row, "outcome": DROPPED, "rule": rule} | columns)
+        self._add({"key": key, "row": row, "outcome": DROPPED, "rule": rule} | columns)
 
     def error(self, key: str, row: int, kind: str, detail: str = "", **columns) -> None:
         """Record that a row could not be read; `kind` is a slug, `detail` says what was seen."""
         entry = {"key": key, "row": row, "outcome": ERROR, "rule": kind, "detail": detail[:500]}
-        self._ledger.add(entry | columns)
+        self._add(entry | columns)
+
+    def _add(self, entry: dict) -> None:
+        self._ledger.add(entry | self._passthrough.of_row(entry["row"], entry.get("detail")))
 
     def unreadable(self, key: str, row: int, rows: int, detail: str) -> None:
         """Record that nobody can read `rows` records from `row` on, by one error row."""
@@ -117,10 +127,11 @@ class Sink:
 
     def rows(self, table: pa.Table) -> None:
         """Record many ledger rows at once. Their kept samples go through `write` (or `write_table`), in order."""
-        self._ledger.add_table(table)
+        self._ledger.add_table(self._passthrough.of_table(table))
 
-    def write(self, sample: Sample) -> None:
+    def write(self, sample: Sample, row: int | None = None) -> None:
         """Write a kept sample to the shard alone; its ledger row goes through `rows`."""
+        sample.source |= self._passthrough.of_sample(row)
         self.write_members(sample.key, to_members(sample))
 
     def write_members(self, key: str, members: Iterable[tuple[str, bytes]], rows: int = 1) -> None:
@@ -139,6 +150,7 @@ class Sink:
 
     def commit(self) -> Manifest:
         """Close the files, check that every row is accounted for, and make the split happen."""
+        self._passthrough.check()
         if self._shard is None and self._table_writer is None:
             self.write_table(pa.table({"key": pa.array([], pa.string())}))
         if self._table_writer is not None:

@@ -10,7 +10,7 @@ import math
 import sys
 import tempfile
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -33,7 +33,7 @@ from pipelines.engine.quarantine import lacks
 from pipelines.work import guards
 from pipelines.work.datacard import build_flags, write_cards
 from pipelines.work.datasets import whole_catalog
-from pipelines.work.licensing import licensed, print_clashes
+from pipelines.work.licensing import COLUMN, RowLicence, licences_of, licensed, print_clashes, row_licence
 from pipelines.work.stage import SCORES, Recipe, build_split
 
 MAX_TOKENS = 2048
@@ -61,11 +61,12 @@ def main() -> None:
     recipe = recipe_of(args)
     used = dict.fromkeys(share.dataset for share in mixture if share.expected)
     guarded = guards.of_stage(args, ((chosen[name], f"{data}/{name}") for name in used))
+    by_row = {name: found for name in used if (found := row_licence(chosen[name], args.licences))}
     job.run(
-        "build_stage", args, list(_plan(data, mixture, cleaned)), _settings(args, mixture, recipe, guarded),
-        lambda split, sink: build_split(split, sink, recipe), scores=SCORES,
+        "build_stage", args, list(_plan(data, mixture, cleaned, by_row)), _settings(args, mixture, recipe, guarded),
+        lambda split, sink: build_split(split, sink, recipe), scores=SCORES | (COLUMN if by_row else {}),
     )  # fmt: skip
-    record = finish(args.output, args.stage, args.tokenizer, recipe, mixture, guarded)
+    record = finish(args.output, args.stage, args.tokenizer, recipe, mixture, guarded, by_row)
     write_cards(OutputFolder(args.output), record, catalog, data, mixture, build_flags(args))
     _print_corpus(record)
 
@@ -153,7 +154,9 @@ def _settings(args, mixture: list[Share], recipe: Recipe, guarded: dict) -> dict
     return {"stage": args.stage, "samples": args.samples, "weights": weights, "guards": guarded, **told}
 
 
-def _plan(data: str, mixture: list[Share], cleaned: dict[str, dict[str, Manifest]]) -> Iterator[Split]:
+def _plan(
+    data: str, mixture: list[Share], cleaned: dict[str, dict[str, Manifest]], by_row: Mapping[str, RowLicence]
+) -> Iterator[Split]:
     """Yield splits: for one task, slices of cleaned splits, of bounded size.
 
     All that is taken once comes first, then the second copies, and so on: the copies of a sample lie far apart.
@@ -163,7 +166,7 @@ def _plan(data: str, mixture: list[Share], cleaned: dict[str, dict[str, Manifest
         pieces = (
             piece for copy in range(math.ceil(max((share.weight for share in of_task), default=0)))
             for share in of_task if copy < share.weight
-            for piece in _pieces(f"{data}/{share.dataset}", share, copy, cleaned[share.dataset])
+            for piece in _pieces(f"{data}/{share.dataset}", share, copy, cleaned[share.dataset], by_row)
         )  # fmt: skip
         for number, slices in enumerate(_groups(pieces)):
             # What the slices hold, not where they lie: cleaned data may be moved.
@@ -174,13 +177,16 @@ def _plan(data: str, mixture: list[Share], cleaned: dict[str, dict[str, Manifest
             yield Split(f"{task}-{number:05d}", {"task": task, "slices": slices}, {"slices": held})
 
 
-def _pieces(folder: str, share: Share, copy: int, manifests: dict[str, Manifest]) -> Iterator[dict]:
+def _pieces(
+    folder: str, share: Share, copy: int, manifests: dict[str, Manifest], by_row: Mapping[str, RowLicence]
+) -> Iterator[dict]:
     """Cut a dataset's cleaned splits into slices that are not too large for a split of ours."""
+    licence = {"licence": asdict(by_row[share.dataset])} if share.dataset in by_row else {}
     step = max(1, min(ROWS_PER_SPLIT, int(SAMPLES_PER_SPLIT / min(1, share.weight - copy))))
     for split, manifest in manifests.items():
         for start in range(0, manifest.counts.kept, step):
             stop = min(start + step, manifest.counts.kept)
-            where = {"folder": folder, "dataset": share.dataset, "split": split}
+            where = {"folder": folder, "dataset": share.dataset, "split": split, **licence}
             yield where | {"start": start, "stop": stop, "weight": share.weight, "copy": copy}
 
 
@@ -200,9 +206,13 @@ def _groups(pieces: Iterable[dict]) -> Iterator[list[dict]]:
 
 
 def finish(
-    output: str, stage: int, spec: str | None, recipe: Recipe, mixture: list[Share], guarded: dict[str, dict | None]
-) -> dict:
-    """Write the tokenizer's copy and `corpus.json`, which makes the folder readable; return the record."""
+    output: str, stage: int, spec: str | None, recipe: Recipe, mixture: list[Share], guarded: dict[str, dict | None],
+    by_row: Collection[str] = (),
+) -> dict:  # fmt: skip
+    """Write the tokenizer's copy and `corpus.json`, which makes the folder readable; return the record.
+
+    The rows of the datasets `by_row` have licences of their own, which it counts.
+    """
     folder = OutputFolder(output)
     _copy_tokenizer(spec, folder)
     shards, by_dataset, manifests = [], {}, folder.manifests()
@@ -214,6 +224,8 @@ def finish(
             _add(by_dataset.setdefault(name, {}).setdefault(shards[-1]["task"], {}), numbers)
     record = _record(stage, load_tokenizer(spec).special, recipe, shards, by_dataset, mixture)
     record["guards"] = guarded  # dataset -> what kept evaluation images out of it; null: nobody recorded it
+    if by_row:
+        record["licences"] = licences_of(folder, manifests.values())
     folder.write(packs.CORPUS, packs.write_corpus(record))
     return record
 

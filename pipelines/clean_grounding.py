@@ -119,6 +119,8 @@ def clean_split(
     cleaner = _Cleaner(split, sink, dataset, annotated.Pictures(**pictures), method, keep)
     layout = grounding.READERS[reader]
     read, url = layout.read, split.source["url"]
+    if layout.picks_columns:
+        read = partial(read, carried=dataset.carried)
     if annotated.slice_of(split).format == UNREADABLE:
         tables, read = {}, slices.read
     elif layout.own_tables:

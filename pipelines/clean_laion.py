@@ -34,6 +34,7 @@ from corpus.shards import keys_in
 from corpus.splits import URLS, Sink, Split
 from pipelines.engine import job
 from pipelines.work import scoring
+from pipelines.work.annotated import column_settings
 from pipelines.work.clip_rule import ClipRule
 from pipelines.work.datasets import add_rule_flag, add_strict_latin, rule_settings, rules_of
 from pipelines.work.pairs import PairCleaner, with_texts
@@ -80,7 +81,7 @@ def _parser():
 def _settings(dataset: Dataset, args) -> dict:
     return {
         "language": dataset.language,
-        "columns": dict(dataset.columns),
+        **column_settings(dataset),
         "decode": args.decode,
         **rule_settings(rules_of(dataset), dataset.rules, dataset.plugins),
         "paper": {"original": dataset.original, "cleaned": dataset.cleaned},
@@ -195,7 +196,7 @@ def _limited(batches, limit: int | None):
 
 
 def _shard_batches(split: Split, dataset: Dataset) -> Iterator[list[Pair]]:
-    yield from pairs.shard_pairs(split.source["url"], dataset.columns)
+    yield from pairs.shard_pairs(split.source["url"], dataset.columns, dataset.carried)
 
 
 def _table_batches(split: Split, dataset: Dataset, images: str | None) -> Iterator[list[Pair]]:
@@ -208,7 +209,7 @@ def _table_batches(split: Split, dataset: Dataset, images: str | None) -> Iterat
                 yield table
                 row += table.rows
                 continue
-            yield from pairs.table_pairs(table, layout, row, Path(images) if images else None)
+            yield from pairs.table_pairs(table, layout, row, Path(images) if images else None, dataset.carried)
             row += table.num_rows
 
 
@@ -246,6 +247,8 @@ def _clean_table(
         verdicts = verdicts.append_column("source_key", pa.array(found, pa.string()))
         cleaned = cleaned.drop_columns([pairs.KEY_COLUMN])
     sink.write_table(cleaned.append_column(pairs.KEY_COLUMN, keys).filter(kept))
+    for number, record in enumerate(pairs.carried_of(table, dataset.carried), row):
+        sink.passes(number, record)
     rows = pa.array(range(row, row + table.num_rows), pa.int64())
     sink.rows(with_texts(verdicts.add_column(0, "key", keys).add_column(1, "row", rows), columns["text"]))
 

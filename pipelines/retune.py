@@ -23,6 +23,7 @@ from corpus.catalog import Dataset, find
 from corpus.damage import CorruptSample
 from corpus.folder import OutputFolder
 from corpus.ledger import BASE
+from corpus.passthrough import PASSTHROUGH
 from corpus.rules import RuleTable, WrongRule
 from corpus.shards import IndexedShard
 from corpus.splits import URLS, Sink, Split
@@ -145,7 +146,8 @@ def _announce(again: set[str], manifests: Mapping) -> None:
 
 def _dataset(args, settings: Mapping, changed: Mapping) -> Dataset:
     entry = find(whole_catalog(args.catalog), settings["dataset"])
-    return replace(entry, language=settings["language"], columns=settings["columns"], rules=changed)
+    told = {"language": settings["language"], "columns": settings["columns"]}
+    return replace(entry, **told, passthrough=tuple(settings.get(PASSTHROUGH, ())), rules=changed)
 
 
 def _scores(folder: OutputFolder, split: str | None) -> dict[str, pa.DataType]:

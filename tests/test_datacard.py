@@ -188,3 +188,25 @@ def other_python(folder: Path, *packages: str) -> str:
         if done.returncode:
             pytest.skip(f"{' '.join(packages)} cannot be installed beside: {done.stderr[-300:]}")
     return str(python)
+
+
+def test_rows_have_licences_of_their_own(tmp_path):
+    """A column named by `columns: {licence: ...}`: filtered by row, counted in the card."""
+    terms = ["CC-BY-4.0", "CC-BY-NC-4.0", None, "CC0-1.0 (images); as given", "", "CC-BY-4.0"]
+    rows = [sample("gqa", "vqa", i, source={"passthrough": {"terms": term}}) for i, term in enumerate(terms)]
+    write_cleaned(tmp_path / "cleaned", "gqa", rows, splits=2)
+    (tmp_path / "mine.yaml").write_text("extends: default\ngqa: {licence: MIT, columns: {licence: terms}}\n")
+    flags = ["--catalog", str(tmp_path / "mine.yaml")]
+    every = build(tmp_path / "cleaned", tmp_path / "every", *flags)
+    counted = every.record["licences"]["gqa"]
+    assert {name: counts["samples"] for name, counts in counted.items()} == {
+        "CC-BY-4.0": 2, "CC-BY-NC-4.0": 1, "CC0-1.0": 1, "MIT": 2,
+    }  # fmt: skip
+    card = (tmp_path / "every" / "DATACARD.md").read_text()
+    assert "| gqa | by row, below |" in card and f"| CC-BY-4.0 | 2 | {counted['CC-BY-4.0']['tokens']:,} |" in card
+    assert json.loads((tmp_path / "every" / "croissant.json").read_text())["license"] == sorted(counted)
+    some = build(tmp_path / "cleaned", tmp_path / "some", "--licences", "CC-BY,CC0", *flags)
+    assert set(some.record["licences"]["gqa"]) == {"CC-BY-4.0", "CC0-1.0"} and some.record["samples"] == 3
+    assert "- 3 left out: licence\n" in (tmp_path / "some" / "DATACARD.md").read_text()
+    plain = build(tmp_path / "cleaned", tmp_path / "plain")
+    assert "licences" not in plain.record and plain.record["samples"] == 6

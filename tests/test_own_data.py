@@ -17,7 +17,7 @@ from pipelines.make_demo_crawl import RawPair, write_shard
 from pipelines.proof.jobs import Job, Training
 from pipelines.recipe.plan import make_plan
 from pipelines.recipe.state import State
-from tests.published import jpeg
+from tests.published import jpeg, samples
 from trainer.progress import read_metrics
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,7 +40,8 @@ def mine(tmp_path, monkeypatch):
         write_shard(tmp_path / "shards", shard, [RawPair(jpeg(100 * shard + i), text) for i, text in enumerate(texts)])
     sizes = [(80, 90) if i % 4 == 0 else (320, 240) for i in range(40)]
     photos = [jpeg(500 + i, width=width, height=height) for i, (width, height) in enumerate(sizes)]
-    rows = {"title": [f"item {i} of the shop" for i in range(40)], "photo": photos, "terms": ["CC0", "CC-BY"] * 20}
+    rows = {"title": [f"item {i} of the shop" for i in range(40)], "photo": photos, "terms": ["CC0", "CC-BY"] * 20,
+            "artist": [f"N. N. {i}" for i in range(40)]}  # fmt: skip
     pq.write_table(pa.table(rows), "shop.parquet")
     (tmp_path / "pictures").mkdir()
     talks = []
@@ -95,6 +96,21 @@ def test_the_page_shows_what_is_there(mine):
     assert len(RECIPE.splitlines()) <= 13
 
 
+def check_columns() -> None:
+    """What the shop says of each photo is in its sample, its ledger row and the card of each stage."""
+    shop = samples("mine/cleaned/shop")
+    assert len(shop) == 40
+    for sample in shop.values():
+        number = int(sample.text.split()[1])
+        told = {"artist": f"N. N. {number}", "terms": ["CC0", "CC-BY"][number % 2]}
+        assert sample.source["passthrough"] == told
+        (split,) = State("mine").root.glob("cleaned/shop/shop-*.parquet")
+        assert told in pq.read_table(split)["passthrough"].to_pylist()
+    record = json.loads(Path("mine/stage1/corpus.json").read_text())
+    assert {name: counts["samples"] for name, counts in record["licences"]["shop"].items()} == {"CC-BY": 20, "CC0": 20}
+    assert "| LicenseRef-CC-BY | 20 |" in Path("mine/stage1/DATACARD.md").read_text()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_from_raw_data_to_an_answer_killed_in_five_places_and_one_threshold_moved(mine):
@@ -106,6 +122,7 @@ def test_from_raw_data_to_an_answer_killed_in_five_places_and_one_threshold_move
     text = Path("mine/report.html").read_text()
     reports = re.findall(r'href="([^"]+)"', text)
     assert len(reports) == 6 and all(Path("mine", report).exists() for report in reports)
+    check_columns()
     whole = bytes_of("mine")
     os.rename("mine", "whole")
 

@@ -14,6 +14,7 @@ import pytest
 
 from corpus.catalog import load_catalog
 from corpus.marked import Document
+from corpus.shards import ShardWriter
 from pipelines.doctor import BROWSER, FRIBIDI, Lack
 from pipelines.recipe import checks, schema
 from pipelines.recipe.plan import make_plan
@@ -35,6 +36,11 @@ def here(tmp_path, monkeypatch):
     pq.write_table(pa.table(table), tmp_path / "raw" / "shop.parquet")
     (tmp_path / "raw" / "0.tar").write_bytes(bytes(10240))
     (tmp_path / "raw" / "talk.json").write_text("[]")
+    (tmp_path / "raw" / "more").mkdir()
+    with open(tmp_path / "raw" / "more" / "own.tar", "wb") as file:
+        writer = ShardWriter(file)
+        writer.write("0", [("json", b'{"caption": "a", "terms": "CC0"}')])
+        writer.close()
     (tmp_path / "raw" / "notes.jsonl").write_text('{"text": "x", "id": 1}\n')
     return tmp_path
 
@@ -123,6 +129,15 @@ WRONG = {
         [r":9: .*shop.parquet has no column 'photos' \(did you mean 'photo'\?\); it has title, photo, terms",
          r":10: .*shop.parquet: no column 'text', 'url'; it has title, photo, terms",
          r":12: .*notes.jsonl has no column 'txt' \(did you mean 'text'\?\); it has text, id"],
+    ),
+    "passthrough": (
+        GOOD.replace("photo}", "photo, licence: licences}\n    passthrough: [terms, artist]").replace(
+            "  talk:", "  words: {like: in-house-text, input: notes.jsonl, passthrough: [id, ids]}\n  pages: {like: common-crawl-pdf, input: '*.json',\n"
+            "    passthrough: [a]}\n  shard: {like: coyo, input: more/own.tar, passthrough: [terms, seen]}\n  talk:"),
+        [r":9: .*shop.parquet has no column 'licences'; it has title, photo, terms",
+         r":10: .*shop.parquet has no artist, which `passthrough` names; columns are title, photo, terms",
+         r":11: .*notes.jsonl has no ids, which `passthrough` names \(did you mean 'id'\?\); columns are text, id",
+         r":13: render_pdf reads no rows with columns", r":14: .*own.tar has no seen, which .*; columns are caption, terms"],
     ),
     "flags": (
         GOOD.replace("input: talk.json}", "input: talk.json,\n    do: [clean: {decode: 1, overwrite: true, excluded: x}]}")

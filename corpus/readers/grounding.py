@@ -9,7 +9,7 @@ instances.json (lichengunc/refer refer.py); their MDETR versions (ashkamath/mdet
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NotRequired
 
@@ -21,7 +21,7 @@ from corpus.bugs import why_data
 from corpus.readers.captions import CocoImage, coco_names
 from corpus.readers.json_scan import CutJson, scan
 from corpus.readers.names import split_of
-from corpus.readers.parquet import DAMAGED, text_column
+from corpus.readers.parquet import DAMAGED, records, text_column
 from corpus.readers.refs_pickle import load_refs
 from corpus.readers.rows import BadFile, BadRow, GroundingRow, ImageRef, Phrase
 from corpus.readers.slices import Slice, detect, open_file, parquet_batches, plan, plan_all, read
@@ -131,7 +131,8 @@ class GroundingReader:
     array: str | None = None
     tables: Callable[[list[str]], Mapping] | None = None  # of the files beside, or of the file itself
     own_tables: bool = False  # what it looks up stands in the file of the records itself
-    read: Callable[[Slice], Iterator[tuple[int, object]]] = read
+    read: Callable[..., Iterator[tuple[int, object]]] = read
+    picks_columns: bool = False  # `read` is told which columns are carried: it reads those that it knows alone
     plan: Callable[[str, int], Iterator[Slice]] | None = None
     rows_per_split: int = 20_000
     visual_genome: bool = False  # its images are Visual Genome's, of which some are COCO photos
@@ -160,28 +161,38 @@ def _read_refs(piece: Slice) -> Iterator[tuple[int, object]]:
     yield from enumerate(_refs(piece.paths[0])[piece.start : piece.stop], piece.row)
 
 
-def read_grit(piece: Slice) -> Iterator[tuple[int, dict | BadRow]]:
+def read_grit(piece: Slice, carried: Sequence[str] = ()) -> Iterator[tuple[int, dict | BadRow]]:
     """Yield (row, record) of a slice of GRIT's parquet; `items` are noun_chunks and ref_exps together.
+
+    Of its other columns those that are `carried` come along.
 
     Works on whole Arrow columns: boxing every float of the two nested lists one by one would cost more than the rest.
     """
     row = piece.row
     for batch in parquet_batches(piece):
-        for record in [batch] if isinstance(batch, BadRow) else _grit_records(batch):
+        for record in [batch] if isinstance(batch, BadRow) else _grit_records(batch, carried):
             yield row, record
             row += record.rows if isinstance(record, BadRow) else 1
 
 
-def _grit_records(batch: pa.RecordBatch) -> list[dict | BadRow]:
+def _grit_records(batch: pa.RecordBatch, carried: Sequence[str]) -> list[dict | BadRow]:
     try:
         texts = {name: _texts(batch[name]) for name in ("caption", "url", "id", "key") if name in batch.schema.names}
         boxes = [_nested(batch[name].cast(_BOXES)) for name in ("noun_chunks", "ref_exps")]
     except Exception as error:
         return [BadRow(DAMAGED, f"no rows of GRIT: {why_data(error)}", rows=batch.num_rows)]
     columns = [dict(zip(texts, values, strict=True)) for values in zip(*texts.values(), strict=True)]
+    told = _carried(batch, carried)
     return [
-        record | {"items": boxes[0](i) + boxes[1](i), "chunks": len(boxes[0](i))} for i, record in enumerate(columns)
+        told[i] | record | {"items": boxes[0](i) + boxes[1](i), "chunks": len(boxes[0](i))}
+        for i, record in enumerate(columns)
     ]
+
+
+def _carried(batch: pa.RecordBatch, carried: Sequence[str]) -> list[dict]:
+    there = [name for name in carried if name in batch.schema.names]
+    found = records(batch.select(there)) if there else [{}] * batch.num_rows
+    return [{} if isinstance(row, BadRow) else row for row in found]
 
 
 def _texts(column: pa.Array) -> list:
@@ -380,7 +391,7 @@ def _scan_whole(path: str):
 
 
 READERS = {
-    "grit": GroundingReader(grit, GritPair, read=read_grit),
+    "grit": GroundingReader(grit, GritPair, read=read_grit, picks_columns=True),
     "visual-genome": GroundingReader(
         visual_genome, RegionImage, tables=visual_genome_images, rows_per_split=1000, visual_genome=True
     ),

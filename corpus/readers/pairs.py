@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from corpus.bugs import why_data
-from corpus.readers.parquet import text_chunks, whole_groups
+from corpus.passthrough import columns_of
+from corpus.readers.parquet import records, text_chunks, whole_groups
 from corpus.readers.rows import BadRow
 from corpus.records import IMAGE_EXTENSIONS, BadImage, image_header
 from corpus.shards import RawSample, read_samples
@@ -64,6 +65,7 @@ class Pair:
     watermark: float | None = None
     key: str | None = None  # the job's; what the data calls the row is in `source`: `key` (its tar) and `sample_key`
     source: dict = field(default_factory=dict)
+    columns: Mapping | BadRow | None = None  # its owner's; a BadRow: nobody can read them. None where none is carried
     problem: str | None = None
     detail: str = ""
 
@@ -71,14 +73,18 @@ class Pair:
 # --- img2dataset shards ---
 
 
-def shard_pairs(url: str, columns: Mapping[str, str]) -> Iterator[list[Pair]]:
-    """Yield batches of pairs of a WebDataset shard, in its order; `columns` maps our names to keys of its JSON."""
-    pairs = (_shard_pair(row, raw, columns) for row, raw in enumerate(read_samples(url)))
+def shard_pairs(url: str, columns: Mapping[str, str], carried: Sequence[str] = ()) -> Iterator[list[Pair]]:
+    """Yield batches of pairs of a WebDataset shard, in its order; `columns` maps our names to keys of its JSON.
+
+    Those that are `carried` come along in `Pair.columns`.
+    """
+    pairs = (_shard_pair(row, raw, columns, bool(carried)) for row, raw in enumerate(read_samples(url)))
     return _batches(pairs)
 
 
-def _shard_pair(row: int, raw: RawSample, columns: Mapping[str, str]) -> Pair:
+def _shard_pair(row: int, raw: RawSample, columns: Mapping[str, str], carries: bool) -> Pair:
     pair = Pair(row, source={"key": raw.key}, problem=raw.problem, detail=raw.detail)
+    pair.columns = columns_of(raw) if carries else None
     if pair.problem:
         return pair
     images = [data for ext, data in raw.members.items() if ext.rpartition(".")[2] in (*IMAGE_EXTENSIONS, "jpeg", "gif")]
@@ -236,22 +242,38 @@ def _numeric(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     return pc.cast(pc.if_else(usable, numbers, None), kind, safe=False)
 
 
-def table_pairs(table: pa.Table, layout: TableLayout, first_row: int, images: Path | None) -> Iterator[list[Pair]]:
+def table_pairs(
+    table: pa.Table, layout: TableLayout, first_row: int, images: Path | None, carried: Sequence[str] = ()
+) -> Iterator[list[Pair]]:
     """Yield batches of pairs of a table whose image column holds bytes, or paths below the folder `images`."""
     rules = rule_columns(table, layout).to_pylist()
     urls = text_chunks(table[layout.columns["url"]]).to_pylist() if "url" in layout.columns else [None] * len(rules)
     keys = text_chunks(table[KEY_COLUMN]).to_pylist() if KEY_COLUMN in table.column_names else [None] * len(rules)
     values = table[layout.image]
+    told: Sequence[Mapping | BadRow | None] = list(carried_of(table, carried)) or [None] * len(rules)
 
     def pairs() -> Iterator[Pair]:
         for i, (rule_row, url, key) in enumerate(zip(rules, urls, keys, strict=True)):
             pair = Pair(first_row + i, rule_row["text"], **{name: rule_row.get(name) for name in SHIPPED})
+            pair.columns = told[i]
             pair.source = {"url": url} if url else {}
             if found := found_key(key):
                 pair.source[KEY_COLUMN] = found
             yield _with_cell(pair, values[i], images)
 
     return _batches(pairs())
+
+
+def carried_of(table: pa.Table, carried: Sequence[str]) -> Iterator[Mapping | BadRow]:
+    """Yield each row's columns that are `carried`, the others' names with them; nothing where none is."""
+    if not carried:
+        return
+    others = dict.fromkeys(name for name in table.column_names if name not in carried)
+    there = [table.column_names.index(name) for name in carried if name in table.column_names]
+    if not there:
+        yield from [others] * table.num_rows
+    for batch in table.select(there).to_batches() if there else ():
+        yield from (row if isinstance(row, BadRow) else row | others for row in records(batch))
 
 
 def _with_cell(pair: Pair, cell: pa.Scalar, images: Path | None) -> Pair:

@@ -7,7 +7,7 @@ are carried on.
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -32,6 +32,7 @@ class UrlRow:
     text: str = ""
     key: str | None = None
     clip_score: float | None = None
+    columns: Mapping | None = field(default=None, compare=False)  # all that its list says of it, where that has columns
 
 
 def plan_urls(path: str, columns: Mapping[str, str], reader: str, rows: int) -> list[Slice]:
@@ -107,7 +108,7 @@ def _record_row(record, columns: Mapping[str, str]) -> UrlRow | BadRow:
     if isinstance(text, bytes):
         text = valid_text(text.decode("utf-8", "replace"))
     text = text if isinstance(text, str) else ""
-    return UrlRow(url.strip(), text, found_key(key), _number(record.get(columns.get("clip_score"))))
+    return UrlRow(url.strip(), text, found_key(key), _number(record.get(columns.get("clip_score"))), record)
 
 
 def _number(value) -> float | None:

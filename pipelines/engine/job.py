@@ -12,6 +12,7 @@ from corpus.catalog import CatalogError
 from corpus.damage import CorruptSample, Damaged
 from corpus.folder import VERSION, Manifest, NoBucket, OutputFolder, SettingsDiffer, digest
 from corpus.ledger import BlownFuse, Counts, Fuse
+from corpus.passthrough import PASSTHROUGH, NoSuchColumn
 from corpus.rules import RuleTable, WrongMeasure
 from corpus.splits import Sink, Split
 from pipelines.engine import cluster
@@ -134,6 +135,7 @@ def run(
         "scores": dict(scores), "settings_digest": digest(settings), "fuse": fuse or Fuse(), "table": table,
         "judged": {} if part_of else _judged(rules, settings), "job": told_as,
         "dataset": args.dataset if isinstance(args.dataset, str) else "",
+        "passthrough": () if part_of else settings.get(PASSTHROUGH, ()),
     }  # fmt: skip
 
     def run_one(split: Split, *state) -> Counts | cluster.Failed:
@@ -164,6 +166,8 @@ def _run_split(work: Callable, url: str, split: Split, sink_options: dict, state
         try:
             work(split, sink, *state)
             return sink.commit().counts
+        except NoSuchColumn as error:
+            raise UserError(f"split {split.id} ({split.source.get('url', '')}): {error}") from None
         except BlownFuse as error:
             raise BlownFuse(f"split {split.id} ({split.source.get('url', '')}): {error}") from None
 

@@ -72,6 +72,8 @@ def _plain(value):
         return value if len(value) <= LONGEST else f"{value[:LONGEST]}… ({len(value):,} characters)"
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
+    if isinstance(value, dict):  # columns that were passed through
+        return _plain("; ".join(f"{name}: {each}" for name, each in value.items() if each is not None))
     return value.hex()[:100] if isinstance(value, bytes) else value
 
 

@@ -3,24 +3,19 @@
 Each check notes what is wrong, with the recipe's line; none of them stops another.
 """
 
-import csv
 import glob
 import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import fsspec
-import pyarrow.parquet as pq
-
 from corpus.bugs import raise_ours
 from corpus.inputs import fingerprint
-from corpus.readers import pairs
-from corpus.rules import hint, listed
+from corpus.rules import listed
 from corpus.tokens import load_tokenizer
-from corpus.values import load_json
 from pipelines.doctor import BROWSER, FRIBIDI, Lack, lacks
 from pipelines.engine import job
+from pipelines.recipe import columns
 from pipelines.recipe import flags as job_flags
 from pipelines.recipe.read import Reading
 from pipelines.recipe.steps import Step
@@ -58,7 +53,7 @@ def check(reading: Reading, steps: Sequence[Step], missing: Sequence[Lack], done
                 where = ("datasets", step.dataset) if flag == "images" else step.place
                 reading.wrong((*where, flag), f"{flag}: there is no {path}")
         found = list(_inputs(reading, step))
-        _check_columns(reading, step, found)
+        columns.check(reading, step, found)
         files |= {url: int(_size(url)) for url in found}
     if reading.recipe.stages:
         _check_tokenizer(reading, reading.recipe.model.tokenizer)
@@ -153,44 +148,6 @@ def _inputs(reading: Reading, step: Step) -> Iterator[str]:
 
 def _size(url: str) -> float:
     return fingerprint(url)["size"]
-
-
-def _check_columns(reading: Reading, step: Step, files: Sequence[str]) -> None:
-    """Look into the first file that has columns: are those that the entry names there?"""
-    file = next((url for url in files if url.endswith((".parquet", ".jsonl", ".csv", ".tsv"))), None)
-    if file is None or reading.recipe is None:
-        return
-    path, dataset = ("datasets", step.dataset, "columns"), reading.catalog[step.dataset]
-    try:
-        names = _columns_in(file)
-        if step.job == "clean_laion" and file.endswith(".parquet"):
-            with fsspec.open(file, "rb") as stream:
-                pairs.table_layout(pq.read_schema(stream), dataset.columns, dataset.reader, file)
-    except pairs.MissingColumns as error:
-        reading.wrong(path, str(error).partition(". Choose")[0])
-        names = _columns_in(file)
-    except Exception as error:
-        raise_ours(error)
-        reading.wrong(path[:2], f"{file} cannot be read: {error}")
-        return
-    for ours, theirs in (reading.recipe.datasets[step.dataset].columns or {}).items():
-        if names and theirs not in names:
-            reading.wrong(
-                (*path, ours), f"{file} has no column {theirs!r}{hint(theirs, names)}; it has {listed(names)}"
-            )
-
-
-def _columns_in(file: str) -> list[str]:
-    """Return the names of a table's columns; of JSON lines, those of the first."""
-    if file.endswith(".parquet"):
-        with fsspec.open(file, "rb") as stream:
-            return pq.read_schema(stream).names
-    with fsspec.open(file, "rt", encoding="utf-8", errors="replace") as stream:
-        line = next(iter(stream), "")
-    if file.endswith(".jsonl"):
-        record = load_json(line.encode())
-        return list(record) if isinstance(record, dict) else []
-    return next(csv.reader([line], delimiter="\t" if file.endswith(".tsv") else ","), [])
 
 
 def _check_tokenizer(reading: Reading, name: str | None) -> None:

@@ -213,7 +213,8 @@ def _dataset(reading: Reading, name: str, part: DatasetPart) -> Dataset | None:
     columns = {ours: theirs for ours, theirs in {**base.columns, **over.pop("columns", {})}.items() if theirs}
     over = {key: value for key, value in over.items() if key not in ("input", "images", "output")}
     rules, tasks = _rules(base.rules, over.pop("rules", {})), tuple(over.pop("tasks", base.tasks))
-    dataset = replace(base, **over, columns=columns, rules=rules, tasks=tasks)
+    passed = tuple(over.pop("passthrough", base.passthrough))
+    dataset = replace(base, **over, columns=columns, rules=rules, tasks=tasks, passthrough=passed)
     return dataset if _check_entry(reading, path, part, dataset) else None
 
 

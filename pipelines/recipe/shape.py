@@ -38,6 +38,8 @@ class Entry(_Shape):
     """Of a catalog: where the cleaned data go. A recipe has one output root."""
     columns: dict[str, str | None] | None = None
     """Our name -> the owner's column or key."""
+    passthrough: list[str] | None = None
+    """The owner's columns that no rule reads and every sample and ledger keeps: a photographer, an id."""
     rules: dict[str, JsonValue] | None = None
     """Rule -> its parameters, or off."""
     original: int | None = None

@@ -40,7 +40,7 @@ PATIENCE = {
 }  # fmt: skip
 # What of a catalog entry a job's output depends on, where it is not everything; rules by name.
 _OF_ENTRY: Mapping[str, tuple[str, ...]] = {
-    "fetch_images": ("columns", "reader", "language"), "score_clip": ("clip_score",), "dedup": (),
+    "fetch_images": ("columns", "reader", "language", "passthrough"), "score_clip": ("clip_score",), "dedup": (),
 }  # fmt: skip
 
 
@@ -220,7 +220,8 @@ def _lasting(job: str, flags: Mapping) -> dict:
 def _of_entry(job: str, dataset: Dataset) -> dict:
     entry = asdict(dataset) | {"plugins": plugin_digests(dataset.plugins)}
     keys = _OF_ENTRY.get(job, [key for key in entry if key not in ("stages", "input", "images", "output")])
-    return {"entry": {key: entry[key] if key in entry else dataset.rules.get(key) for key in keys}}
+    told = {key: entry[key] if key in entry else dataset.rules.get(key) for key in keys}
+    return {"entry": {key: value for key, value in told.items() if value or key != "passthrough"}}
 
 
 def keys_of(steps: Sequence[Step]) -> dict[str, tuple[str, str]]:

@@ -14,6 +14,7 @@ from cleaners.boxes import WrongConvention
 from corpus.catalog import Dataset
 from corpus.folder import digest
 from corpus.inputs import fingerprint, names
+from corpus.passthrough import PASSTHROUGH
 from corpus.readers.boundary import made_of
 from corpus.readers.images import open_images
 from corpus.readers.rows import BadFile, BadRow, ImageRef
@@ -133,6 +134,7 @@ def records(
     for row, record in limited(read(slice_of(split)), limit):
         if isinstance(record, BadRow) and record.rows > 1:
             sink.strikes(row, record.rows)
+        sink.passes(row, record)
         yield row, record
 
 
@@ -251,11 +253,17 @@ def common_settings(dataset: Dataset) -> dict:
     """Return the settings every one of these jobs has: columns, rules, what the paper kept."""
     return {
         "reader": dataset.reader,
-        "columns": dict(dataset.columns),
+        **column_settings(dataset),
         "language": dataset.language,
         **rule_settings(rules_of(dataset), dataset.rules, dataset.plugins),
         "paper": {"original": dataset.original, "cleaned": dataset.cleaned, "stages": _plain(dataset.stages)},
     }
+
+
+def column_settings(dataset: Dataset) -> dict:
+    """Return what a dataset's columns add to a job's settings."""
+    passed = {PASSTHROUGH: list(dataset.carried)} if dataset.carried else {}
+    return {"columns": dict(dataset.columns), **passed}
 
 
 def _plain(stages: Mapping) -> dict:

@@ -46,6 +46,13 @@ class Source:
     digest: str  # of its cleaned shards
     thresholds: list[tuple[str, object, str]]  # rule.parameter, value, who gave it
     lacks: list[str]  # what the cleaned folder lacks of its input
+    by_row: Mapping[str, Mapping[str, int]]  # licence -> counts, where each row has its own
+
+    @property
+    def licences(self) -> dict[str, Licence]:
+        """The licences by the dataset's name; those of its rows by that and a number."""
+        rows = {f"{self.name} {i}": read_licence(name) for i, name in enumerate(self.by_row, 1)}
+        return rows or {self.name: self.licence}
 
     @property
     def samples(self) -> int:
@@ -71,26 +78,28 @@ def write_cards(
     `data` holds the cleaned folders; `flags` are those of the command that made the stage.
     """
     sources = [
-        _source(catalog[name], tasks, OutputFolder(f"{data}/{name}")) for name, tasks in record["datasets"].items()
+        _source(catalog[name], tasks, OutputFolder(f"{data}/{name}"), record.get("licences", {}).get(name, {}))
+        for name, tasks in record["datasets"].items()
     ]
     manifests = list(folder.manifests().values())
     left = [share for share in mixture if not share.available]
     card = card_text(record, sources, sum((m.counts for m in manifests), Counts()), left, flags)
     folder.write(CARD, card.encode())
     name = f"stage {record['stage']} of " + ", ".join(source.name for source in sources)
-    licences = sorted({source.licence.spdx for source in sources})
+    licences = sorted(_licences(sources))
     described = croissant(name, record, manifests, licences, sorted({source.language for source in sources}))
     folder.write(CROISSANT, json.dumps(described, indent=1, ensure_ascii=False).encode())
     return sources
 
 
-def _source(dataset: Dataset, tasks: Mapping, folder: OutputFolder) -> Source:
+def _source(dataset: Dataset, tasks: Mapping, folder: OutputFolder, by_row: Mapping) -> Source:
     settings, every = folder.settings(), folder.manifests()
     return Source(
         name=dataset.name, licence=read_licence(dataset.licence), language=dataset.language, tasks=dict(tasks),
         settings=settings, counts=sum((m.counts for m in every.values()), Counts()), inputs=len(every),
         digest=digest([m.files for m in every.values()])[:16], thresholds=_thresholds(settings, dataset),
         lacks=lacks(folder),
+        by_row=by_row,
     )  # fmt: skip
 
 
@@ -108,20 +117,20 @@ def _thresholds(settings: Mapping, dataset: Dataset) -> list[tuple[str, object, 
 
 def card_text(record: Mapping, sources: Sequence[Source], counts: Counts, absent: Sequence[Share], flags: str) -> str:
     """Return the card of a stage folder."""
-    licences = {source.name: source.licence for source in sources}
+    licences = {name: licence for source in sources for name, licence in source.licences.items()}
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     template = jinja2.Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     template.filters["cell"] = _cell
     return template.get_template("datacard.md.jinja").render(
         record=record, sources=sources, counts=counts, absent=absent, flags=flags, version=VERSION,
         clashes=list(clashes(licences)), languages=_by(sources, lambda source: source.language),
-        licences=_by(sources, lambda source: source.licence.spdx), header=header(record, sources), corpus=packs.CORPUS,
+        licences=_licences(sources), header=header(record, sources), corpus=packs.CORPUS,
     )  # fmt: skip
 
 
 def header(record: Mapping, sources: Sequence[Source]) -> str:
     """Return the YAML of a Hugging Face card."""
-    names = sorted({source.licence.spdx for source in sources})
+    names = sorted(_licences(sources))
     known = len(names) == 1 and not names[0].startswith("LicenseRef-")
     size = next((name for most, name in _SIZES if record["samples"] < most), "n>1B")
     languages = sorted({code for source in sources for code in (("en", "zh") if source.language == "zh" else ("en",))})
@@ -130,6 +139,17 @@ def header(record: Mapping, sources: Sequence[Source]) -> str:
     lines += ["language:", *(f"- {code}" for code in languages), f"pretty_name: stage {record['stage']}"]
     tasks = sorted({_HF_TASKS[task] for task in record["tasks"]})
     return "\n".join([*lines, "size_categories:", f"- {size}", "task_categories:", *(f"- {task}" for task in tasks)])
+
+
+def _licences(sources: Sequence[Source]) -> dict[str, tuple[int, int]]:
+    """Return samples and tokens by licence, those of rows with their own by these."""
+    found = _by([source for source in sources if not source.by_row], lambda source: source.licence.spdx)
+    for source in sources:
+        for name, counts in source.by_row.items():
+            label = read_licence(name).spdx
+            samples, tokens = found.get(label, (0, 0))
+            found[label] = samples + counts["samples"], tokens + counts["tokens"]
+    return dict(sorted(found.items()))
 
 
 def _by(sources: Sequence[Source], of) -> dict[str, tuple[int, int]]:

@@ -70,10 +70,10 @@ JOBS: Mapping[str, JobKind] = {
     "clean_grounding": JobKind(RuleTable("pair", _TABLES["clean_grounding"]), grounding.READERS),
     "clean_chat": JobKind(RuleTable("dialogue", _TABLES["clean_chat"]), {"chat": None}),
     "clean_text": JobKind(RuleTable("document", _TABLES["clean_text"]), {"text": None}),
-    "render_pdf": JobKind(page_rules.table(PDF_RULES), {"pdf": None}),
-    "render_html": JobKind(page_rules.table(HTML_RULES), {"html": None}),
-    "make_ocr": JobKind(RuleTable("drawing", []), {"generated": None}),
-    "make_scenes": JobKind(RuleTable("drawing", []), {"generated": None}),
+    "render_pdf": JobKind(page_rules.table(PDF_RULES), {"pdf": None}, reads_rows=False),
+    "render_html": JobKind(page_rules.table(HTML_RULES), {"html": None}, reads_rows=False),
+    "make_ocr": JobKind(RuleTable("drawing", []), {"generated": None}, reads_rows=False),
+    "make_scenes": JobKind(RuleTable("drawing", []), {"generated": None}, reads_rows=False),
 }
 
 TABLES: Mapping[str, RuleTable] = {name: kind.rules for name, kind in JOBS.items() if kind.rules} | {

@@ -34,6 +34,7 @@ class PairCleaner:
         for pair in batch:
             self._seen.add(pair.source.get("key", ""))
             pair.key = self._key(pair.row)
+            self._sink.passes(pair.row, pair.columns)
         whole = [pair for pair in batch if pair.problem is None]
         verdicts = rules.clean(_rule_table(whole), self._dataset.rules, language=self._language, known=self._known)
         if self._scorer:
@@ -46,7 +47,7 @@ class PairCleaner:
                     _decode(pair)
         for pair, is_kept, text in zip(whole, kept, texts, strict=True):
             if is_kept and pair.problem is None:
-                self._sink.write(self._sample(pair, text))
+                self._sink.write(self._sample(pair, text), pair.row)
         self._record(batch, whole, verdicts)
 
     def lose(self, lost: BadRow) -> None:

@@ -30,6 +30,7 @@ from corpus.shards import IndexedShard
 from corpus.splits import Sink, Split
 from corpus.texts import split_text
 from corpus.tokens import load_tokenizer
+from pipelines.work.licensing import COLUMN, RowLicence
 
 SCORES = {
     "dataset": pa.string(), "tokens": pa.int32(), "supervised": pa.int32(), "images": pa.int16(),
@@ -65,6 +66,7 @@ class Candidate:
     encoded: Encoded
     shapes_dropped: int
     ids: list[str]  # of its images, as their owners call them
+    licence: str | None = None  # its own, where its dataset's rows have such
 
 
 def build_split(split: Split, sink: Sink, recipe: Recipe) -> None:
@@ -108,9 +110,11 @@ class _Builder:
         places = positions(keys, self._task, self._recipe.seed)
         chosen = copies(places, piece["weight"]) > piece["copy"]
         mark = f"-x{piece['copy']}" if piece["copy"] else ""
+        licence = RowLicence(**piece["licence"]) if "licence" in piece else None
         self._leave_out(keys, mark, row, places, np.flatnonzero(~chosen), piece)
         for i in np.flatnonzero(chosen).tolist():
-            self._take(_Row(keys[i], mark, row + i, piece["dataset"], (number, piece["start"] + i)), shard)
+            place = number, piece["start"] + i
+            self._take(_Row(keys[i], mark, row + i, piece["dataset"], place, licence), shard)
         return row + len(keys)
 
     def _leave_out(self, keys: list[str], mark: str, row: int, places: np.ndarray, out: np.ndarray, piece) -> None:
@@ -126,13 +130,14 @@ class _Builder:
     def _take(self, row: "_Row", shard: IndexedShard) -> None:
         try:
             sample = _read_sample(shard, row)
+            licence = row.licensed.of(sample) if row.licensed else None
             made = list(self._make(sample))
-        except BadSample as error:
+        except (BadSample, Unfit) as error:
             self._sink.lose(row.key + row.mark, row.row, error.verdict, dataset=row.dataset)
             return
         self._sink.splits(row.row, len(made))
         for suffix, result, shapes_dropped in made:
-            self._settle(row, suffix, result, shapes_dropped, _ids_of(sample))
+            self._settle(row, suffix, result, shapes_dropped, _ids_of(sample), licence)
 
     def _make(self, sample: Sample) -> Iterator[tuple[str, Encoded | Unfit, int]]:
         """Yield (key suffix, tokens or why not, shapes dropped) for the samples that a cleaned one becomes."""
@@ -154,11 +159,14 @@ class _Builder:
                 else:
                     yield result.suffix, self._encoder.encode(result.pieces), result.shapes_dropped
 
-    def _settle(self, row: "_Row", suffix: str, result: Encoded | Unfit, shapes_dropped: int, ids: list[str]) -> None:
+    def _settle(
+        self, row: "_Row", suffix: str, result: Encoded | Unfit, shapes_dropped: int, ids: list[str],
+        licence: str | None,
+    ) -> None:  # fmt: skip
         key, of = row.key + row.mark + suffix, row.key + suffix
         unfit = result if isinstance(result, Unfit) else self._too_large(result)
         if unfit is None:
-            candidate = Candidate(key, of, row.row, row.dataset, row.place, result, shapes_dropped, ids)
+            candidate = Candidate(key, of, row.row, row.dataset, row.place, result, shapes_dropped, ids, licence)
             self._candidates.append(candidate)
         else:
             self._sink.lose(key, row.row, unfit.verdict, dataset=row.dataset)
@@ -177,14 +185,14 @@ class _Builder:
         _, groups = np.unique([c.of for c in self._candidates], return_inverse=True)
         plan = plan_packs(lengths, images, self._recipe.max_tokens, self._recipe.max_images, groups)
         order = np.argsort(plan, kind="stable")
-        rows = []
+        rows, columns = [], SCORES | (COLUMN if any(candidate.licence for candidate in self._candidates) else {})
         for number, members in enumerate(np.split(order, np.flatnonzero(np.diff(plan[order])) + 1)):
             pack = [self._candidates[i] for i in members]
             if pack:
                 self._write_pack(number, pack)
                 rows += [_kept_row(candidate, number) for candidate in pack]
         if rows:
-            self._sink.rows(pa.Table.from_pylist(rows, schema=schema(SCORES)))
+            self._sink.rows(pa.Table.from_pylist(rows, schema=schema(columns)))
 
     def _write_pack(self, number: int, members: list[Candidate]) -> None:
         samples, images, start = [], [], 0
@@ -215,6 +223,7 @@ class _Row:
     row: int
     dataset: str
     place: tuple[int, int]
+    licensed: RowLicence | None = None
 
 
 def _illegible(sample: Sample, legibility: Legibility) -> Unfit | None:
@@ -235,6 +244,7 @@ def _kept_row(candidate: Candidate, pack: int) -> dict:
         "key": candidate.key, "row": candidate.row, "outcome": KEPT, "dataset": candidate.dataset, "pack": pack,
         "tokens": len(candidate.encoded.tokens), "supervised": int(candidate.encoded.loss.sum()),
         "images": len(candidate.encoded.images), "shapes_dropped": candidate.shapes_dropped,
+        **({"licence": candidate.licence} if candidate.licence else {}),
     }  # fmt: skip
 
 

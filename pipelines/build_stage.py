@@ -6,6 +6,7 @@ each task its text format and loss mask, tokenises, packs whole samples of one t
 ledgers, manifests, a copy of the tokenizer and corpus.json.
 """
 
+import argparse
 import math
 import sys
 import tempfile
@@ -44,7 +45,7 @@ _EXAMPLE = "python pipelines/build_stage.py --stage 2 --data demo/cleaned --outp
 
 
 def main() -> None:
-    args = _parser().parse_args()
+    args = make_parser().parse_args()
     catalog = whole_catalog(args.catalog)
     chosen = {name: find(catalog, name) for name in args.dataset} if args.dataset else catalog
     chosen = licensed(chosen, args.licences)
@@ -71,7 +72,7 @@ def main() -> None:
     _print_corpus(record)
 
 
-def _parser():
+def make_parser() -> argparse.ArgumentParser:
     parser = job.parser(__doc__, _EXAMPLE, reads_input=False, many_datasets=True)
     parser.add_argument("--stage", type=int, choices=sorted(STAGES), required=True, help="which stage of the catalog")
     parser.add_argument("--data", required=True, metavar="ROOT", help="folder with one cleaned folder per dataset")

@@ -28,7 +28,7 @@ from pipelines.proof.jobs import Job, prepare, table
 
 
 def main() -> None:
-    args = _parser().parse_args()
+    args = make_parser().parse_args()
     out, deadline = Path(args.output).resolve(), time.monotonic() + 60 * args.minutes
     journal = out / "bouts.jsonl"
     with prepare(out) as server:
@@ -43,7 +43,7 @@ def main() -> None:
     sys.exit(show(list(_rows(journal))))
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog="example:\n  python pipelines/campaign.py --output campaign --minutes 60",

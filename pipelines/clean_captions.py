@@ -58,7 +58,7 @@ _EXAMPLE = (
 
 
 def main() -> None:
-    args = _parser().parse_args()
+    args = make_parser().parse_args()
     clean_each("clean_captions", args, _clean)
 
 
@@ -85,7 +85,7 @@ def _clean(args: argparse.Namespace, dataset: Dataset) -> None:
     job.run("clean_captions", args, splits, settings, second, **judged_by)
 
 
-def _parser():
+def make_parser() -> argparse.ArgumentParser:
     parser = job.parser(__doc__, _EXAMPLE, from_catalog=True)
     annotated.add_image_flags(parser)
     add_rule_flag(parser)

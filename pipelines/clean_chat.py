@@ -43,7 +43,7 @@ _EXAMPLE = (
 
 
 def main() -> None:
-    args = _parser().parse_args()
+    args = make_parser().parse_args()
     args.rule += [f"too_many_images.max={args.max_images}"] if args.max_images is not None else []
     if args.coordinates and not args.notation:
         raise job.UserError("--coordinates says how the boxes of --notation are meant: give both")
@@ -65,7 +65,7 @@ def _clean(args: argparse.Namespace, dataset: Dataset) -> None:
     )  # fmt: skip
 
 
-def _parser():
+def make_parser() -> argparse.ArgumentParser:
     parser = job.parser(__doc__, _EXAMPLE, dataset="chat-sft", from_catalog=True)
     annotated.add_image_flags(parser)
     parser.add_argument(

@@ -53,7 +53,7 @@ _EXAMPLE = (
 
 
 def main() -> None:
-    args = _parser().parse_args()
+    args = make_parser().parse_args()
     clean_each("clean_grounding", args, _clean)
 
 
@@ -77,7 +77,7 @@ def _clean(args: argparse.Namespace, dataset: Dataset) -> None:
     _print_audit(OutputFolder(args.output), args.method)
 
 
-def _parser():
+def make_parser() -> argparse.ArgumentParser:
     parser = job.parser(__doc__, _EXAMPLE, from_catalog=True)
     annotated.add_image_flags(parser)
     annotated.add_split_flag(parser)

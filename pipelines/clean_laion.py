@@ -45,7 +45,7 @@ _EXAMPLE = "python pipelines/clean_laion.py --dataset laion-en --input 'raw/*.ta
 
 
 def main() -> None:
-    args = _parser().parse_args()
+    args = make_parser().parse_args()
     clean_each("clean_laion", args, _clean)
 
 
@@ -68,7 +68,7 @@ def _clean(args: argparse.Namespace, dataset: Dataset) -> None:
     )  # fmt: skip
 
 
-def _parser():
+def make_parser() -> argparse.ArgumentParser:
     parser = job.parser(__doc__, _EXAMPLE, from_catalog=True)
     parser.add_argument("--images", metavar="DIR", help="folder below which a parquet's image paths lie")
     parser.add_argument("--decode", action="store_true", help="decode every kept image, to find damage inside")

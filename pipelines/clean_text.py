@@ -53,7 +53,7 @@ _EXAMPLE = "python pipelines/clean_text.py --dataset in-house-text --input 'wiki
 
 
 def main() -> None:
-    args = _parser().parse_args()
+    args = make_parser().parse_args()
     given = {parameter: getattr(args, name) for name, parameter in _FLAGS.items()}
     args.rule += [f"{parameter}={value}" for parameter, value in given.items() if value is not None]
     if args.duplicates == "keep":
@@ -76,7 +76,7 @@ def _clean(args: argparse.Namespace, dataset: Dataset) -> None:
     job.run("clean_text", args, splits, settings, annotated.as_work(clean_split, **options), **judged_by)
 
 
-def _parser():
+def make_parser() -> argparse.ArgumentParser:
     parser = job.parser(__doc__, _EXAMPLE, dataset="in-house-text", from_catalog=True)
     add = parser.add_argument
     add(

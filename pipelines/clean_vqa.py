@@ -42,7 +42,7 @@ _EXAMPLE = (
 
 
 def main() -> None:
-    args = _parser().parse_args()
+    args = make_parser().parse_args()
     clean_each("clean_vqa", args, _clean)
 
 
@@ -70,7 +70,7 @@ def _clean(args: argparse.Namespace, dataset: Dataset) -> None:
     job.run("clean_vqa", args, splits, settings, work, scores=SCORES, rules=rules_of(dataset))
 
 
-def _parser():
+def make_parser() -> argparse.ArgumentParser:
     parser = job.parser(__doc__, _EXAMPLE, from_catalog=True)
     annotated.add_image_flags(parser)
     annotated.add_split_flag(parser)

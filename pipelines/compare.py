@@ -25,7 +25,7 @@ _EXAMPLE = "python pipelines/compare.py cleaned/laion-en cleaned/laion-en-030 --
 
 
 def main() -> None:
-    args = _parser().parse_args()
+    args = make_parser().parse_args()
     folders = [OutputFolder(each) for each in (args.a, args.b)]
     stages = [folder.fs.exists(folder.path(packs.CORPUS)) for folder in folders]
     if stages[0] != stages[1]:
@@ -45,7 +45,7 @@ def main() -> None:
         print(f"page: {args.html}")
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=f"example:\n  {_EXAMPLE}", formatter_class=argparse.RawDescriptionHelpFormatter
     )

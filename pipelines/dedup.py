@@ -5,6 +5,7 @@ Evaluation images are given as folders, WebDataset shards, or lists of perceptua
 which the cleaning jobs take as --exclude too. What is found is removed through the ledger, or with --mark only noted.
 """
 
+import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ _EXAMPLE = (
 
 
 def main() -> None:
-    args = _parser().parse_args()
+    args = make_parser().parse_args()
     inputs = job.find_inputs(args.input)
     with annotated.user_errors():
         if args.list:
@@ -76,7 +77,7 @@ def main() -> None:
         _run(args, inputs)
 
 
-def _parser():
+def make_parser() -> argparse.ArgumentParser:
     parser = job.parser(__doc__, _EXAMPLE, dataset="dedup")
     parser.add_argument(
         "--against", nargs="+", action="extend", default=[], metavar="IMAGES",

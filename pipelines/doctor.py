@@ -99,13 +99,7 @@ def _sudo() -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog="example:\n  python pipelines/doctor.py --install",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--install", action="store_true", help="ask apt-get for what is missing first")
-    args = parser.parse_args()
+    args = make_parser().parse_args()
     missing = list(lacks())
     wanted = [package for lack in missing for package in lack.packages]
     if args.install and wanted and install(wanted):
@@ -114,6 +108,16 @@ def main() -> None:
         print(sentence(lack))
     if not missing:
         print("nothing is missing: fonts and a browser are here")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="example:\n  python pipelines/doctor.py --install",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--install", action="store_true", help="ask apt-get for what is missing first")
+    return parser
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ _HOST = "127.0.0.1"
 
 
 def main() -> None:
-    args = _parser().parse_args()
+    args = make_parser().parse_args()
     session, token = Session(open_folders(args.folder, args.catalog), args.memory), secrets.token_urlsafe(24)
     try:
         asyncio.run(_serve(session, token, args.port))
@@ -47,7 +47,7 @@ async def _serve(session: Session, token: str, port: int) -> None:
         await runner.cleanup()
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=f"example:\n  {_EXAMPLE}", formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -6,6 +6,7 @@ lists do as well. Samples keep the order of the rows. Every URL has its ledger r
 --retry-failed tries the failed ones of an existing folder again and leaves everything else as it is.
 """
 
+import argparse
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -41,7 +42,7 @@ _EXAMPLE = "python pipelines/fetch_images.py --dataset laion-en --input 'cleaned
 
 
 def main() -> None:
-    args = _parser().parse_args()
+    args = make_parser().parse_args()
     dataset = find(whole_catalog(args.catalog), args.dataset)
     splits = list(_plan(job.find_inputs(args.input), dataset, args.by_content))
     limits = Limits(
@@ -61,7 +62,7 @@ def main() -> None:
     )  # fmt: skip
 
 
-def _parser():
+def make_parser() -> argparse.ArgumentParser:
     parser, limits = job.parser(__doc__, _EXAMPLE), Limits()
     add = parser.add_argument
     add("--connections", type=int, default=limits.connections, metavar="N", help="open at a time, per worker")

@@ -25,7 +25,7 @@ _EXAMPLE = "python pipelines/guard.py add refcoco 'refcoco/refs(unc).p'"
 
 
 def main() -> None:
-    args = _parser().parse_args()
+    args = make_parser().parse_args()
     if args.command == "add":
         with user_errors():
             add(args.name, args.files)
@@ -33,7 +33,7 @@ def main() -> None:
         print(f"{one.name:<16}{_state(one):<44}{one.says}")
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=f"example:\n  {_EXAMPLE}", formatter_class=argparse.RawDescriptionHelpFormatter
     )

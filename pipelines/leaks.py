@@ -34,7 +34,7 @@ _EXAMPLE = "python pipelines/leaks.py demo/stage2 --against refcoco nocaps/image
 
 
 def main() -> None:
-    args = _parser().parse_args()
+    args = make_parser().parse_args()
     try:
         stage = StageFolder(args.stage)
     except WrongCorpus as error:
@@ -48,7 +48,7 @@ def main() -> None:
     sys.exit(1 if found else 0)
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=f"example:\n  {_EXAMPLE}", formatter_class=argparse.RawDescriptionHelpFormatter
     )

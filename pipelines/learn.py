@@ -31,12 +31,16 @@ CHAINS = ("learned", "shuffled")
 
 
 def main() -> None:
+    args = make_parser().parse_args()
+    out = args.output if Path.cwd() == ROOT else args.output.resolve()  # the steps run in the checkout
+    sys.exit(0 if learn(FORMS[args.form], out) else 1)
+
+
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--form", choices=sorted(FORMS), default="cpu", help="how much is learned; default: cpu")
     parser.add_argument("--output", type=Path, default=Path("learn"), metavar="DIR", help="default: learn")
-    args = parser.parse_args()
-    out = args.output if Path.cwd() == ROOT else args.output.resolve()  # the steps run in the checkout
-    sys.exit(0 if learn(FORMS[args.form], out) else 1)
+    return parser
 
 
 def learn(form: Form, out: Path) -> bool:

@@ -207,7 +207,7 @@ def write_documents(folder: Path, seed: int, number: int) -> None:
 
 
 def main() -> None:
-    args = _parser().parse_args()
+    args = make_parser().parse_args()
     for language in ("en", "zh"):
         folder = Path(args.output) / language
         folder.mkdir(parents=True, exist_ok=True)
@@ -219,7 +219,7 @@ def main() -> None:
     print(f"raw crawl: {2 * args.shards} shards, {2 * args.shards * args.pairs} pairs in {args.output}")
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog="example:\n  python pipelines/make_demo_crawl.py --output demo/raw",
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -6,6 +6,7 @@ Image i is a pure function of (seed, i, settings): any worker, any order, any nu
 text), the photos of scikit-image, generated clouds and crumpled paper.
 """
 
+import argparse
 import io
 import json
 import sys
@@ -64,7 +65,7 @@ class Sources:
 
 
 def main() -> None:
-    args = _parser().parse_args()
+    args = make_parser().parse_args()
     args.dataset = args.dataset or f"synthdog-{args.language}"
     language = find(whole_catalog(args.catalog), args.dataset, job="make_ocr").language
     if language != args.language:
@@ -83,7 +84,7 @@ def main() -> None:
     _refuse_nothing(counts)
 
 
-def _parser():
+def make_parser() -> argparse.ArgumentParser:
     parser = job.parser(__doc__, _EXAMPLE, dataset="", reads_input=False)
     parser.add_argument("--language", choices=fonts.LANGUAGES, required=True, help="whose faces to use")
     parser.add_argument("--count", type=int, required=True, metavar="N", help="images 0 to N - 1; may grow later")

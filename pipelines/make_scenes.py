@@ -5,6 +5,7 @@ Sample i is a pure function of (task, part, seed, i, level). Held-out data is --
 other seeds. The datasets, one per task, and their weights per stage stand in pipelines/scenes.yaml.
 """
 
+import argparse
 import sys
 from functools import partial
 from pathlib import Path
@@ -29,7 +30,7 @@ _EXAMPLE = "python pipelines/make_scenes.py --dataset scenes-vqa --count 1000 --
 
 
 def main() -> None:
-    args = _parser().parse_args()
+    args = make_parser().parse_args()
     args.catalog = args.catalog or str(CATALOG)
     dataset = find(whole_catalog(args.catalog), args.dataset, job="make_scenes")
     (task,) = dataset.tasks
@@ -49,7 +50,7 @@ def main() -> None:
     )  # fmt: skip
 
 
-def _parser():
+def make_parser() -> argparse.ArgumentParser:
     parser = job.parser(__doc__, _EXAMPLE, reads_input=False)
     parser.add_argument("--count", type=int, required=True, metavar="N", help="samples 0 to N - 1; may grow later")
     parser.add_argument("--part", choices=PARTS, default="train", help="val: held-out scenes; default: train")

@@ -29,15 +29,19 @@ TABLE_3 = {
 
 
 def main() -> None:
+    args = make_parser().parse_args()
+    catalog = whole_catalog(args.catalog)
+    counts = read_counts(args.folders, catalog)
+    print("\n".join([*table_2(catalog, counts), "", *table_3(catalog, counts)]))
+
+
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=f"example:\n  {_EXAMPLE}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folders", nargs="+", metavar="DIR", help="output folders of cleaning jobs")
     parser.add_argument("--catalog", metavar="FILE", help="default: the catalog.yaml of this checkout")
-    args = parser.parse_args()
-    catalog = whole_catalog(args.catalog)
-    counts = read_counts(args.folders, catalog)
-    print("\n".join([*table_2(catalog, counts), "", *table_3(catalog, counts)]))
+    return parser
 
 
 def read_counts(folders: Sequence[str], catalog: Mapping[str, Dataset]) -> dict[str, Counts]:

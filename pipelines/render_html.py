@@ -44,7 +44,7 @@ _FUSE = Fuse(in_a_row=1000, share=0.95)
 
 
 def main() -> None:
-    args = _parser().parse_args()
+    args = make_parser().parse_args()
     clean_each("render_html", args, _clean)
 
 
@@ -73,7 +73,7 @@ def _clean(args: argparse.Namespace, dataset: Dataset) -> None:
     job.run("render_html", args, splits, settings, work, setup=start, fuse=_FUSE, **judged_by)
 
 
-def _parser():
+def make_parser() -> argparse.ArgumentParser:
     parser = job.parser(__doc__, _EXAMPLE, dataset="common-crawl-html", from_catalog=True)
     parser.add_argument(
         "--chromium", metavar="PATH", help="default: $CHROMIUM, Chromium, Chrome, a snap's or Playwright's"

@@ -33,7 +33,7 @@ _FUSE = Fuse(in_a_row=2000, share=0.95)
 
 
 def main() -> None:
-    args = _parser().parse_args()
+    args = make_parser().parse_args()
     clean_each("render_pdf", args, _clean)
 
 
@@ -53,7 +53,7 @@ def _clean(args: argparse.Namespace, dataset: Dataset) -> None:
     job.run("render_pdf", args, splits, settings, work, setup=start, fuse=_FUSE, **judged_by)
 
 
-def _parser():
+def make_parser() -> argparse.ArgumentParser:
     parser = job.parser(__doc__, _EXAMPLE, dataset="common-crawl-pdf", from_catalog=True)
     parser.add_argument("--dpi", type=int, default=PdfSettings.dpi, help="default: %(default)s")
     parser.add_argument(

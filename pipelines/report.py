@@ -14,14 +14,18 @@ from pipelines.engine.report import print_funnel, write_report
 
 
 def main() -> None:
+    folder = OutputFolder(make_parser().parse_args().folder)
+    print_funnel(write_report(folder))
+    print(f"\nreport: {folder.url}/report.html")
+
+
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog="example:\n  python pipelines/report.py demo/cleaned",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("folder", metavar="DIR", help="output folder of any job: a local path or an fsspec URL")
-    folder = OutputFolder(parser.parse_args().folder)
-    print_funnel(write_report(folder))
-    print(f"\nreport: {folder.url}/report.html")
+    return parser
 
 
 if __name__ == "__main__":

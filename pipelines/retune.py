@@ -37,7 +37,7 @@ _EXAMPLE = "python pipelines/retune.py cleaned/laion-en --set clip_score.min=0.3
 
 
 def main() -> None:
-    args = _parser().parse_args()
+    args = make_parser().parse_args()
     old = OutputFolder(args.folder)
     settings = old.settings()
     table = _table(args, settings)
@@ -70,7 +70,7 @@ def main() -> None:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=f"example:\n  {_EXAMPLE}", formatter_class=argparse.RawDescriptionHelpFormatter
     )

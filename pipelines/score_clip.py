@@ -6,6 +6,7 @@ sample, where clean_laion.py finds it; a dataset without the rule `clip_score` k
 decode are errors, not low scores.
 """
 
+import argparse
 import sys
 from collections.abc import Iterator
 from itertools import islice, tee
@@ -37,7 +38,7 @@ _EXAMPLE = (
 
 
 def main() -> None:
-    args = _parser().parse_args()
+    args = make_parser().parse_args()
     dataset = dataset_of(args)
     inputs = job.find_inputs(args.input)
     marks = {url: fingerprint(url, by_content=args.by_content) for url in inputs}
@@ -54,7 +55,7 @@ def main() -> None:
     )  # fmt: skip
 
 
-def _parser():
+def make_parser() -> argparse.ArgumentParser:
     parser = job.parser(__doc__, _EXAMPLE)
     scoring.add_flags(parser, required=True)
     return parser

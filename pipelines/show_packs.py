@@ -64,7 +64,7 @@ class ShownSample:
 
 
 def main() -> None:
-    args = _parser().parse_args()
+    args = make_parser().parse_args()
     folder = StageFolder(args.folder)
     tokenizer = folder.tokenizer()
     numbers = list(_choose(folder, args.task, args.count, args.seed)) if args.pack is None else [args.pack]
@@ -81,7 +81,7 @@ def main() -> None:
         print(f"page: {args.html}")
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=f"example:\n  {_EXAMPLE}", formatter_class=argparse.RawDescriptionHelpFormatter
     )

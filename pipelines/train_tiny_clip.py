@@ -22,6 +22,13 @@ _EXAMPLE = """example:
 
 
 def main():
+    args = make_parser().parse_args()
+    from pipelines.work.tiny_clip import train  # brings torch, which takes seconds
+
+    print(json.dumps(train(args), indent=1))
+
+
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -32,10 +39,7 @@ def main():
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
-    from pipelines.work.tiny_clip import train  # brings torch, which takes seconds
-
-    print(json.dumps(train(args), indent=1))
+    return parser
 
 
 if __name__ == "__main__":

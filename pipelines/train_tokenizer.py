@@ -84,12 +84,7 @@ _PROMPTS = (
 
 def main() -> None:
     """Train and write the ranks; print what the result does with English and Chinese."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=tokens.OWN, help="the tiktoken file to write")
-    parser.add_argument(
-        "--shards", nargs="+", action="extend", metavar="GLOB", help="cleaned shards to learn from, instead"
-    )
-    parser.add_argument("--rows", type=int, default=VOCABULARY, help="of the vocabulary; default: %(default)s")
+    parser = make_parser()
     args = parser.parse_args()
     if args.rows < 256 + tokens.NUM_QWEN_SPECIALS:
         parser.error(f"--rows {args.rows}: the bytes and the special tokens alone are {256 + tokens.NUM_QWEN_SPECIALS}")
@@ -101,6 +96,16 @@ def main() -> None:
         pieces = [tokenizer.decode([i]) for i in tokenizer.encode(text)]
         print(f"{len(pieces):3d}  {'|'.join(pieces)}")
     print(f"{args.output}: {tokenizer.vocab_size} rows, {args.output.stat().st_size} bytes")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=tokens.OWN, help="the tiktoken file to write")
+    parser.add_argument(
+        "--shards", nargs="+", action="extend", metavar="GLOB", help="cleaned shards to learn from, instead"
+    )
+    parser.add_argument("--rows", type=int, default=VOCABULARY, help="of the vocabulary; default: %(default)s")
+    return parser
 
 
 def train(lines: Iterator[str], num_ranks: int) -> list[bytes]:

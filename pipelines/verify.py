@@ -43,7 +43,7 @@ class Finding:
 
 
 def main() -> None:
-    args = _parser().parse_args()
+    args = make_parser().parse_args()
     checks = [check for folder in args.folder for check in _checks(_absolute(folder))]
     if not checks:
         raise job.UserError(f"{' '.join(args.folder)}: nothing there that a job or a training of ours has committed")
@@ -56,7 +56,7 @@ def main() -> None:
         sys.exit(1)
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=f"example:\n  {_EXAMPLE}", formatter_class=argparse.RawDescriptionHelpFormatter
     )

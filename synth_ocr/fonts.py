@@ -132,15 +132,19 @@ def everyday_chinese() -> str:
 
 def main() -> None:
     """Look at every face of a manifest; exits with status 1 when one cannot be used."""
-    parser = argparse.ArgumentParser(description="Open every face of synthetic OCR and look for what it must cover.")
-    parser.add_argument("--fonts", default=MANIFEST, metavar="FILE", help="default: the 41 + 11 faces of this checkout")
-    add_folder_flag(parser)
-    args = parser.parse_args()
+    args = make_parser().parse_args()
     try:
         faces = read_manifest(args.fonts)
         sys.exit(0 if _print_check(faces, args.font_dir) else 1)
     except FontError as error:
         sys.exit(f"error: {error}")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Open every face of synthetic OCR and look for what it must cover.")
+    parser.add_argument("--fonts", default=MANIFEST, metavar="FILE", help="default: the 41 + 11 faces of this checkout")
+    add_folder_flag(parser)
+    return parser
 
 
 def add_folder_flag(parser: argparse.ArgumentParser) -> None:

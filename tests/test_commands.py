@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.recipe.jobs import MODULES, NAMES
+
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ("torch", "transformers", "ray", "open_clip", "torchvision", "datasets")
 COMMANDS = sorted(
@@ -20,10 +22,14 @@ COMMANDS = sorted(
 
 
 class Parsed(Exception):
-    """Carries a command's parser out of its main."""
+    """Carries a benchmark's parser out of its main."""
 
 
 def parser_of(command: str, monkeypatch) -> argparse.ArgumentParser:
+    """A command's parser, by the one name under which the planner and the schema find it too."""
+    if not command.startswith("benchmarks."):
+        return importlib.import_module(command).make_parser()
+
     def carry(parser, *_):
         raise Parsed(parser)
 
@@ -31,6 +37,16 @@ def parser_of(command: str, monkeypatch) -> argparse.ArgumentParser:
     with pytest.raises(Parsed) as carried:
         importlib.import_module(command).main()
     return carried.value.args[0]
+
+
+def test_every_command_of_the_checkout_names_its_parser_alike():
+    modules = [importlib.import_module(MODULES.get(name, f"pipelines.{name}")) for name in NAMES]
+    modules = [
+        importlib.import_module(f"{each.__name__}.__main__") if hasattr(each, "__path__") else each for each in modules
+    ]
+    for module in modules:
+        assert isinstance(module.make_parser(), argparse.ArgumentParser), module.__name__
+        assert not hasattr(module, "_parser"), module.__name__
 
 
 def test_the_commands_are_found():

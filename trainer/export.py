@@ -16,15 +16,7 @@ example:
 
 def main() -> int:
     """Convert an export; return the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m trainer.export", description=__doc__, epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    parser.add_argument("source", type=Path, help="an exported folder, such as RUN/export")
-    parser.add_argument("--to", type=Path, required=True, help="folder to write")
-    parser.add_argument("--layout", choices=("ours", "qwen-vl"), default="qwen-vl")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="bfloat16")
-    args = parser.parse_args()
+    args = make_parser().parse_args()
     from trainer.exports import convert  # torch takes seconds, which a --help should not cost
 
     try:
@@ -33,6 +25,18 @@ def main() -> int:
         print(f"trainer.export: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m trainer.export", description=__doc__, epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("source", type=Path, help="an exported folder, such as RUN/export")
+    parser.add_argument("--to", type=Path, required=True, help="folder to write")
+    parser.add_argument("--layout", choices=("ours", "qwen-vl"), default="qwen-vl")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="bfloat16")
+    return parser
 
 
 if __name__ == "__main__":

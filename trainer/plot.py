@@ -7,14 +7,18 @@ from trainer.progress import read_metrics
 
 
 def main() -> None:
+    args = make_parser().parse_args()
+    target = args.to or args.runs[0] / "convergence.png"
+    draw([(run.name or str(run), read_metrics(run)) for run in args.runs], target, args.smooth)
+    print(target)
+
+
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m trainer.plot", description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders; each gets a panel")
     parser.add_argument("--to", type=Path, help="picture to write; default: convergence.png in the first run")
     parser.add_argument("--smooth", type=int, default=0, help="steps to average over; default: a fiftieth of the run")
-    args = parser.parse_args()
-    target = args.to or args.runs[0] / "convergence.png"
-    draw([(run.name or str(run), read_metrics(run)) for run in args.runs], target, args.smooth)
-    print(target)
+    return parser
 
 
 def draw(runs: list[tuple[str, list[dict]]], target: Path, smooth: int = 0) -> None:

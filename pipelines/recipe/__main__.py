@@ -19,7 +19,7 @@ def main(argv: list[str] | None = None) -> int:
     given = sys.argv[1:] if argv is None else argv
     if given and given[0] in jobs.NAMES:
         os.execv(sys.executable, [sys.executable, *jobs.words_of(given[0]), *given[1:]])
-    args = _parser().parse_args(given)
+    args = make_parser().parse_args(given)
     if args.command == "schema":
         from pipelines.recipe.schema import text_of
 
@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     return _status(args.root) if args.command == "status" else _recipe(args)
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gristmill", description=f"{__doc__}\n\n{jobs.listing()}", epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -21,7 +21,7 @@ PATHS = {"images", "exclude", "against", "corpus", "backgrounds", "papers", "fon
 def parser_of(job: str) -> argparse.ArgumentParser:
     """Return a job's parser; that of the trainer knows the flags of pipelines/train.py too."""
     if job != "trainer":
-        return importlib.import_module(f"pipelines.{job}")._parser()
+        return importlib.import_module(f"pipelines.{job}").make_parser()
     from pipelines import train
 
     return train.make_parser()

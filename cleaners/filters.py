@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from cleaners.text import scripts
 from cleaners.text.arrays import count_chars, count_words, rows_matching, rows_not_ascii
 from cleaners.text.emoji import count_emoji, list_emoji
+from corpus.languages import Language
 from corpus.rules import Rule, failing, measure, taken
 
 DETAIL_CHARACTERS = 16
@@ -32,32 +33,32 @@ class Judged:
     detail: Callable[[np.ndarray], pa.StringArray] | None = None
 
 
-def measured(rule: Rule, columns: Mapping, rows: np.ndarray, *, language: str, **parameters) -> Judged:
+def measured(rule: Rule, columns: Mapping, rows: np.ndarray, *, language: Language, **parameters) -> Judged:
     """Judge by a rule that only measures: what it returns for its `needs` against its thresholds."""
     here = taken({name: columns[name] for name in sorted(rule.needs)}, rows)
-    scores = dict.fromkeys(rule.measures, measure(rule, here, language))
+    scores = dict.fromkeys(rule.measures, measure(rule, here, language.code))
     return Judged(*failing(rule, parameters, scores), scores)
 
 
-def special_tags(columns: Mapping, rows: np.ndarray, *, language: str, tags: str, max: float) -> Judged:
+def special_tags(columns: Mapping, rows: np.ndarray, *, language: Language, tags: str, max: float) -> Judged:
     """Drop captions with a dataset's special tags, such as CC12M's `<PERSON>` (A.1, academic captions)."""
     counts = pc.count_substring_regex(columns["text"].take(pa.array(rows)), tags)
     return _over(counts.to_numpy(zero_copy_only=False).astype(np.float64), max, "special_tags")
 
 
-def aspect_ratio(columns: Mapping, rows: np.ndarray, *, language: str, max_ratio: float) -> Judged:
+def aspect_ratio(columns: Mapping, rows: np.ndarray, *, language: Language, max_ratio: float) -> Judged:
     """Rule 1: drop banners and slivers: long side / short side above `max_ratio`."""
     width, height = columns["width"][rows], columns["height"][rows]
     return _over(np.maximum(width, height) / np.minimum(width, height), max_ratio, "aspect_ratio")
 
 
-def image_size(columns: Mapping, rows: np.ndarray, *, language: str, min_side: float) -> Judged:
+def image_size(columns: Mapping, rows: np.ndarray, *, language: Language, min_side: float) -> Judged:
     """Rule 2: drop images whose shorter side is below `min_side` pixels."""
     side = np.minimum(columns["width"][rows], columns["height"][rows])
     return Judged(side < min_side, side, min_side, {"short_side": side})
 
 
-def clip_score(columns: Mapping, rows: np.ndarray, *, language: str, min: float, missing: str) -> Judged:
+def clip_score(columns: Mapping, rows: np.ndarray, *, language: Language, min: float, missing: str) -> Judged:
     """Rule 3: drop pairs whose CLIP score is below `min`. `missing`: what becomes of pairs without one, "keep" (the
     score stays null in the ledger, a later run may judge it) or "drop"."""
     score = columns["clip_score"][rows]
@@ -69,7 +70,9 @@ def clip_score(columns: Mapping, rows: np.ndarray, *, language: str, min: float,
     )  # fmt: skip
 
 
-def language(columns: Mapping, rows: np.ndarray, *, language: str, max_foreign: float, strict_latin: bool) -> Judged:
+def language(
+    columns: Mapping, rows: np.ndarray, *, language: Language, max_foreign: float, strict_latin: bool
+) -> Judged:
     """Rule 4: drop captions with characters that are not the dataset language's. See `cleaners.text.scripts`."""
     count = np.zeros(len(columns["text"]))
     texts, wide = _beyond_ascii(columns, rows)
@@ -83,7 +86,7 @@ def language(columns: Mapping, rows: np.ndarray, *, language: str, max_foreign: 
     return _over(count[rows], max_foreign, "foreign_characters", detail)
 
 
-def emoji(columns: Mapping, rows: np.ndarray, *, language: str, max: float) -> Judged:
+def emoji(columns: Mapping, rows: np.ndarray, *, language: Language, max: float) -> Judged:
     """Rule 5: drop captions with emoji. See `cleaners.text.emoji`."""
     count = np.zeros(len(columns["text"]))
     texts, wide = _beyond_ascii(columns, rows)
@@ -96,10 +99,10 @@ def emoji(columns: Mapping, rows: np.ndarray, *, language: str, max: float) -> J
 
 
 def text_length(
-    columns: Mapping, rows: np.ndarray, *, language: str,
+    columns: Mapping, rows: np.ndarray, *, language: Language,
     min_characters: float, max_characters: float, min_words: float, max_words: float,
 ) -> Judged:  # fmt: skip
-    """Rule 6: drop captions that are too short or too long: in characters and words, in Chinese in characters alone.
+    """Rule 6: drop captions that are too short or too long: in characters, and in words where these stand apart.
 
     The value is the length that fails, in the parameters' order; the detail names the parameter.
     """
@@ -109,7 +112,7 @@ def text_length(
         ("min_characters", characters, characters < min_characters, min_characters),
         ("max_characters", characters, characters > max_characters, max_characters),
     ]
-    if language != "zh":
+    if language.spaced:
         checks.append(("min_words", words, words < min_words, min_words))
         checks.append(("max_words", words, words > max_words, max_words))
     failed = np.full(len(rows), -1, np.int8)

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from cleaners import rules
 from cleaners.grounding import Box, Span, join_pieces, pieces_of
+from corpus.languages import Language
 from corpus.rules import RAISED, RuleTable
 from corpus.verdicts import ERROR, KEPT
 
@@ -35,7 +36,7 @@ def join_by_text(phrases: Iterable[tuple[str, Box]]) -> Grounded:
 
 
 def clean_grounded(
-    rows: Sequence[Grounded], settings: Mapping[str, Mapping], language: str, known: RuleTable = rules.RULES
+    rows: Sequence[Grounded], settings: Mapping[str, Mapping], language: str | Language, known: RuleTable = rules.RULES
 ) -> Iterator[tuple[str, list[dict], dict]]:
     """Yield (caption, regions, verdict) of each row: `settings` as for `rules.clean`, cleaners on the pieces, filters
     on the captions. Regions are {"text", "span": [start, end) of the caption or None, "boxes"}; the verdict holds
@@ -64,7 +65,7 @@ def _put_together(row: Grounded, pieces: list[str]) -> tuple[str, list[dict]]:
 
 
 def _clean_pieces(
-    pieces: list[str], settings: Mapping, language: str, known: RuleTable
+    pieces: list[str], settings: Mapping, language: str | Language, known: RuleTable
 ) -> list[tuple[str, str | None]]:
     """Run the cleaners over pieces: (text, why a cleaner raised, if it did) of each.
 
@@ -83,7 +84,7 @@ def _clean_pieces(
     return list(zip(texts, whys, strict=True))
 
 
-def _judge(texts: list[str], settings: Mapping, language: str, known: RuleTable) -> list[dict]:
+def _judge(texts: list[str], settings: Mapping, language: str | Language, known: RuleTable) -> list[dict]:
     """Run the filters over whole captions; without captions there is nothing to judge."""
     wanted = {name for name in settings if known[name].kind == "filter"}
     if not wanted or not any(texts):

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from cleaners.filters import Judged, measured
 from cleaners.text.arrays import as_utf8, count_chars
 from cleaners.text.removal import Groups, clean_texts
+from corpus.languages import Language
 from corpus.readers.pairs import SHIPPED
 from corpus.rules import RAISED, isolated
 from corpus.verdicts import DROPPED, ERROR, KEPT
@@ -74,7 +75,7 @@ class Batch:
         among[rows] = True
         return clean_texts(self.columns["text"], groups, among=among)
 
-    def filter(self, rule, parameters: dict, language: str) -> None:
+    def filter(self, rule, parameters: dict, language: Language) -> None:
         """Let a filter judge the rows that are left."""
         judge = partial(rule.apply or partial(measured, rule), self.columns, language=language, **parameters)
         for rows, judged, why in isolated(judge, self.alive):

@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 
 from cleaners import filters, personal
 from cleaners.rule_batch import Batch
-from cleaners.text import scripts
 from cleaners.text.html import HTML
 from cleaners.text.patterns import PATTERNS, patterns_for
 from cleaners.text.removal import Groups
+from corpus.languages import Language, language_of
 from corpus.rules import Parameter, Rule, RuleTable, listed
 
 ROWS_AT_ONCE = 131_072  # each batch pays some 50 ms to compile its patterns; many more rows outgrow the caches
@@ -25,14 +25,14 @@ MAX_RAW_BYTES = 200_000  # no cleaner looks at a longer caption where `text_leng
 # --- Cleaners ---
 
 
-def html(*, language: str) -> Groups:
+def html(*, language: Language) -> Groups:
     """Rule 7: tags with their attributes, comments, scripts, entities. See `cleaners.text.html`."""
     return (HTML,)
 
 
-def patterns(*, language: str, skip: Iterable[str]) -> Groups:
+def patterns(*, language: Language, skip: Iterable[str]) -> Groups:
     """Rule 8: all irregular patterns but those in `skip`. See `cleaners.text.patterns`."""
-    return patterns_for(language, frozenset(skip))
+    return patterns_for(language.patterns, frozenset(skip))
 
 
 # --- What their parameters may be ---
@@ -152,7 +152,7 @@ def clean(
     table: pa.Table,
     settings: Mapping[str, Mapping],
     *,
-    language: str,
+    language: str | Language,
     rules: Iterable[str] | None = None,
     known: RuleTable = RULES,
 ) -> pa.Table:
@@ -170,14 +170,14 @@ def clean(
     known.check(settings)
     chosen = set(settings) if rules is None else set(settings) & set(rules)
     active = {known[name]: parameters for name, parameters in known.active(settings).items() if name in chosen}
-    scripts.allowed(language)
+    spoken = language_of(language)
     if any("text" in rule.needs for rule in active) and "text" not in table.column_names:
         raise ValueError(f"the text rules need a column 'text'; the table has {', '.join(table.column_names)}")
     starts = range(0, max(1, table.num_rows), ROWS_AT_ONCE)
-    return pa.concat_tables([_clean_slice(table.slice(start, ROWS_AT_ONCE), active, language) for start in starts])
+    return pa.concat_tables([_clean_slice(table.slice(start, ROWS_AT_ONCE), active, spoken) for start in starts])
 
 
-def _clean_slice(table: pa.Table, active: Mapping[Rule, dict], language: str) -> pa.Table:
+def _clean_slice(table: pa.Table, active: Mapping[Rule, dict], language: Language) -> pa.Table:
     batch = Batch(table, [name for rule in active for name in rule.measures])
     if any("text" in rule.needs for rule in active):
         batch.drop_textless()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from corpus.evaluation import POOLS
+from corpus.languages import Language, WrongLanguage, read_language, shipped
 from corpus.layers import Layers
 from corpus.marked import BadYaml
 from corpus.plugins import BadPlugin, load_rules
@@ -15,7 +16,6 @@ from corpus.rules import RuleTable, WrongRule, hint, listed
 from corpus.stages import STAGES
 
 DEFAULT = Path(__file__).resolve().parent.parent / "catalog.yaml"
-LANGUAGES = ("en", "zh")  # zh means Chinese and English
 
 
 class CatalogError(ValueError):
@@ -31,7 +31,7 @@ class Dataset:
     """One dataset. The comment on each field is its meaning in `catalog.yaml`."""
 
     name: str
-    language: str  # en | zh
+    language: str  # the code of one that ships (corpus/languages.yaml), or of one of the catalog's own
     licence: str
     job: str  # the script in pipelines/ that reads it
     reader: str  # the published layout, as that job names it
@@ -47,6 +47,18 @@ class Dataset:
     cleaned: int | None = None
     stages: Mapping[int, Mapping[str, float]] = field(default_factory=dict)  # stage -> task -> samples in the paper
     plugins: tuple[str, ...] = ()  # of the whole catalog: files with rules of the user's own
+    languages: Mapping[str, Language] = field(default_factory=dict)  # of the whole catalog: those that do not ship
+
+    @property
+    def spoken(self) -> Language:
+        """Its language, with all that is to be known of it."""
+        return self.languages[self.language] if self.language in self.languages else shipped()[self.language]
+
+    @property
+    def own_language(self) -> dict:
+        """What a language that does not ship adds to a job's settings: its entry. Nothing for one that does."""
+        own = self.languages.get(self.language)
+        return {"languages": {own.code: own.entry()}} if own else {}
 
     @property
     def carried(self) -> tuple[str, ...]:
@@ -67,8 +79,9 @@ LICENCE = "licence"  # of `columns`: the column that holds each row's own licenc
 EXTENDS = "extends"  # `default` or a file: the catalog that this one lies over
 DATA = "data"  # the folder or URL below which relative `input`, `images` and `output` lie; default: the catalog's own
 PLUGINS = "plugins"
-_OF_THE_WHOLE = (EXTENDS, DATA, PLUGINS)  # the keys of a catalog that are no datasets
-_KEYS = tuple(f.name for f in fields(Dataset) if f.name not in ("name", "plugins"))
+LANGUAGES = "languages"
+_OF_THE_WHOLE = (EXTENDS, DATA, PLUGINS, LANGUAGES)  # the keys of a catalog that are no datasets
+_KEYS = tuple(f.name for f in fields(Dataset) if f.name not in ("name", "plugins", "languages"))
 _LISTS = ("tasks", "pools", "passthrough")
 _REQUIRED = ("language", "licence", "job", "reader", "tasks")
 _NAME = re.compile(r"[a-z0-9_-]*[a-z0-9][a-z0-9_-]*")
@@ -93,12 +106,12 @@ def load_catalog(path: str | Path | None = None, jobs: Mapping[str, JobKind] | N
     tree = _layered(layers, path, ())
     plugins, data = tuple(tree.get(PLUGINS) or ()), tree.get(DATA)
     problems: list[str] = []
-    found = {}
+    languages, found = _languages(layers, tree, problems), {}
     for name, entry in tree.items():
         if name in _OF_THE_WHOLE:
             continue
         try:
-            found[name] = _dataset(layers, name, entry, jobs, tree, data, plugins)
+            found[name] = _dataset(layers, name, entry, jobs, tree, data, plugins, languages)
         except CatalogError as error:
             problems += error.problems
     if problems:
@@ -187,16 +200,34 @@ def _at(layers: Layers, block: dict, key, message: str) -> str:
 # --- One dataset ---
 
 
-def _dataset(layers: Layers, name: str, entry, jobs, tree: dict, data: str | None, plugins: tuple) -> Dataset:
+def _languages(layers: Layers, tree: dict, problems: list[str]) -> dict[str, Language]:
+    """Read the languages that a catalog adds; what is wrong with them is noted."""
+    entries, found = tree.get(LANGUAGES) or {}, {}
+    if not isinstance(entries, dict):
+        problems.append(_at(layers, tree, LANGUAGES, "languages maps codes to languages (docs/datasets.md)"))
+        return {}
+    for code, entry in entries.items():
+        try:
+            found[code] = read_language(code, entry)
+        except WrongLanguage as error:
+            block, key = (entry, error.key) if error.key else (entries, code)
+            problems.append(_at(layers, block, key, f"languages.{code}: {error}"))
+    return found
+
+
+def _dataset(
+    layers: Layers, name: str, entry, jobs, tree: dict, data: str | None, plugins: tuple,
+    languages: Mapping[str, Language],
+) -> Dataset:  # fmt: skip
     """Return an entry as a Dataset. Raises CatalogError with all that is wrong with it."""
-    wrong = list(_mistakes(name, entry, tree))
+    wrong = list(_mistakes(name, entry, tree, {**shipped(), **languages}))
     if wrong:
         raise CatalogError(*(_at(layers, block, key, f"{name}: {said}") for block, key, said in wrong))
     given = {key: value for key, value in entry.items() if value is not None}
     given |= _places(layers, entry, data) | {key: tuple(given[key]) for key in _LISTS if key in given}
     given["rules"] = {rule: _given(parameters) for rule, parameters in given.get("rules", {}).items()}
     output = given.pop("output", None) or _below(data or _folder(layers, tree, name), f"cleaned/{name}")
-    dataset = Dataset(name=name, output=output, **given, plugins=plugins)
+    dataset = Dataset(name=name, output=output, **given, plugins=plugins, languages=languages)
     if jobs is not None:
         wrong = [(*_block_at(entry, path), said) for path, said in unfit(dataset, jobs)]
     if wrong:
@@ -234,7 +265,7 @@ def _below(root: str, path: str) -> str:
     return path if whole else f"{listing}{root.rstrip('/')}/{path.removeprefix('@')}"
 
 
-def _mistakes(name: str, entry, tree: dict) -> Iterator[tuple[dict, object, str]]:
+def _mistakes(name: str, entry, tree: dict, languages: Collection[str]) -> Iterator[tuple[dict, object, str]]:
     """Yield what is wrong with an entry whatever job it is for: the mapping, its key, what to say of it."""
     if not _NAME.fullmatch(str(name)):
         yield tree, name, "a dataset's name is lower-case letters, digits, - and _"
@@ -247,8 +278,8 @@ def _mistakes(name: str, entry, tree: dict) -> Iterator[tuple[dict, object, str]
     unfit = dict(_wrong_types(entry))
     yield from ((entry, key, said) for key, said in unfit.items())
     sound = {key: value for key, value in entry.items() if key not in unfit and value is not None}
-    if (language := sound.get("language")) and language not in LANGUAGES:
-        yield entry, "language", f"language {language!r}; languages are {listed(LANGUAGES)}"
+    if (language := sound.get("language")) and language not in languages:
+        yield entry, "language", f"language {language!r}; languages are {listed(languages)}"
     for task in sound.get("tasks", ()):
         if task not in TASKS:
             yield entry, "tasks", f"no task {task!r}{hint(task, TASKS)}; tasks are {listed(TASKS)}"

@@ -1,10 +1,11 @@
 """Each task's text format and loss mask: a cleaned sample -> pieces (Qwen-VL, Appendix B.1 and B.2)."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from corpus import verdicts
 from corpus.geometry import normalise_box, normalise_quad
+from corpus.languages import Language, shipped
 from corpus.pieces import IMAGE, SPECIAL, TEXT, Piece
 from corpus.records import Sample
 from corpus.tokens import (
@@ -20,7 +21,7 @@ from corpus.tokens import (
 )  # fmt: skip
 from corpus.verdicts import Lost
 
-LANGUAGES = {"en": "English", "zh": "Chinese"}
+Languages = Mapping[str, Language]
 ROLES = ("system", "user", "assistant")
 MAX_REGIONS = 64  # of one image that become samples of their own; one image must not flood a stage
 
@@ -50,10 +51,10 @@ class Formatted:
     shapes_dropped: int = 0  # boxes or quads without area inside the image, left out
 
 
-def caption(sample: Sample) -> Formatted:
+def caption(sample: Sample, languages: Languages) -> Formatted:
     """`<img>P</img>Generate the caption in English:· TEXT<eos>`"""
     answer = " " + _required(sample.text, "empty_text")
-    return Formatted("", [*_prompt(f"Generate the caption in {_language(sample)}:"), _answer(answer), _EOS])
+    return Formatted("", [*_prompt(_language(sample, languages).caption), _answer(answer), _EOS])
 
 
 def vqa(sample: Sample) -> Formatted:
@@ -63,7 +64,7 @@ def vqa(sample: Sample) -> Formatted:
     return Formatted("", [*_prompt(f"{question} Answer:"), _answer(answer), _EOS])
 
 
-def grounded_caption(sample: Sample) -> Formatted:
+def grounded_caption(sample: Sample, languages: Languages) -> Formatted:
     """`<img>P</img>Generate the caption in English with grounding:· ... <ref>PHRASE</ref><box>...</box> ...<eos>`
 
     Regions without a span in the caption, or whose span overlaps an earlier one, cannot be shown in it and are dropped.
@@ -78,7 +79,7 @@ def grounded_caption(sample: Sample) -> Formatted:
         pieces += [_answer(lead + sample.text[at:start]), *_ref(sample.text[start:end], True), *_boxes(boxes, True)]
         at, lead = end, ""
     pieces.append(_answer(sample.text[at:].rstrip()))
-    prompt = _prompt(f"Generate the caption in {_language(sample)} with grounding:")
+    prompt = _prompt(_language(sample, languages).grounded_caption)
     return Formatted("", [*prompt, *(p for p in pieces if p.value), _EOS], dropped)
 
 
@@ -181,21 +182,23 @@ def _region_shapes(region: dict, supervised: bool) -> Iterator[Piece]:
 
 
 _FORMATS: dict[str, Callable] = {
-    "caption": caption, "vqa": vqa, "ocr_vqa": vqa, "grounded_caption": grounded_caption, "referring": referring,
-    "region_caption": region_caption, "ocr": ocr, "chat": chat,
+    "vqa": vqa, "ocr_vqa": vqa, "referring": referring, "region_caption": region_caption, "ocr": ocr, "chat": chat,
 }  # fmt: skip
+_OF_LANGUAGE: dict[str, Callable] = {"caption": caption, "grounded_caption": grounded_caption}
 
 
-def format_sample(sample: Sample, task: str) -> list[Formatted | Unfit]:
+def format_sample(sample: Sample, task: str, languages: Languages | None = None) -> list[Formatted | Unfit]:
     """Return the training samples that a cleaned sample becomes for `task`; an Unfit stands where one was dropped.
 
-    Pure text is not among the tasks: it is split by tokens, see `corpus.texts`.
+    `languages` are those beside the ones that ship, by code. Pure text is not among the tasks: it is split by tokens,
+    see `corpus.texts`.
     Raises BadSample when the sample lacks what the task needs, whatever a crawl put in its place.
     """
     if task != "chat" and len(sample.images) != 1:
         raise BadSample("image_count", f"{len(sample.images)} images; {task} needs one")
     try:
-        result = _FORMATS[task](sample)
+        told = (sample, {**shipped(), **(languages or {})}) if task in _OF_LANGUAGE else (sample,)
+        result = {**_FORMATS, **_OF_LANGUAGE}[task](*told)
         return [result] if isinstance(result, Formatted) else list(result)
     except Unfit as unfit:
         return [unfit]
@@ -238,10 +241,10 @@ def _required(text: str, rule: str) -> str:
     return stripped
 
 
-def _language(sample: Sample) -> str:
-    if sample.language not in LANGUAGES:
-        raise BadSample("unknown_language", f"{sample.language!r}; languages are {', '.join(LANGUAGES)}")
-    return LANGUAGES[sample.language]
+def _language(sample: Sample, languages: Languages) -> Language:
+    if sample.language not in languages:
+        raise BadSample("unknown_language", f"{sample.language!r}; languages are {', '.join(languages)}")
+    return languages[sample.language]
 
 
 def _size(sample: Sample) -> tuple[int, int]:

@@ -13,7 +13,7 @@ import tempfile
 import textwrap
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 if __name__ == "__main__":  # run as a script: the checkout's root, not pipelines/, holds the packages
@@ -59,8 +59,9 @@ def main() -> None:
     if not any(share.expected for share in mixture):
         names = ", ".join(sorted({share.dataset for share in mixture})) or "none"
         raise job.UserError(f"{data} holds no cleaned data for stage {args.stage}; its datasets are {names}")
-    recipe = recipe_of(args)
     used = dict.fromkeys(share.dataset for share in mixture if share.expected)
+    spoken = {chosen[name].language: chosen[name].spoken for name in used if chosen[name].own_language}
+    recipe = replace(recipe_of(args), languages=spoken)
     guarded = guards.of_stage(args, ((chosen[name], f"{data}/{name}") for name in used))
     by_row = {name: found for name in used if (found := row_licence(chosen[name], args.licences))}
     job.run(
@@ -151,7 +152,9 @@ def recipe_of(args) -> Recipe:
 def _settings(args, mixture: list[Share], recipe: Recipe, guarded: dict) -> dict:
     weights = {f"{share.dataset} {share.task}": share.weight for share in mixture}
     # Where the tokenizer lies does not matter; what it does is in its fingerprint.
-    told = {name: value for name, value in asdict(recipe).items() if name not in ("tokenizer", "limit")}
+    told = {name: value for name, value in asdict(recipe).items() if name not in ("tokenizer", "limit", "languages")}
+    if recipe.languages:
+        told["languages"] = {code: language.entry() for code, language in recipe.languages.items()}
     return {"stage": args.stage, "samples": args.samples, "weights": weights, "guards": guarded, **told}
 
 

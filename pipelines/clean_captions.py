@@ -225,7 +225,7 @@ def _run_rules(judged: list[_Judged], dataset: Dataset, known: RuleTable) -> Non
             "height": pa.array([each.picture.height for each in judged], pa.int32()),
         }
     )
-    found = rules.clean(table, dataset.rules, language=dataset.language, known=known)
+    found = rules.clean(table, dataset.rules, language=dataset.spoken, known=known)
     for each, result in zip(judged, found.to_pylist(), strict=True):
         verdict = Verdict(*(result.pop(name) for name in ("outcome", "rule", "value", "threshold", "detail")))
         each.text = result.pop("text_after")

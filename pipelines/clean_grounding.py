@@ -170,7 +170,7 @@ class _Cleaner:
                 self._write(key, number, result, *next(cleaned), columns)
 
     def _cleaned(self, grounded: Sequence[Grounded]) -> Iterator[tuple[str, list[dict], dict]]:
-        return iter(clean_grounded(grounded, self._dataset.rules, self._dataset.language, self._known))
+        return iter(clean_grounded(grounded, self._dataset.rules, self._dataset.spoken, self._known))
 
     def _resolve(self, row: GroundingRow | BadRow, columns: dict) -> "_Resolved":
         """Return what a row says of its image, filling its ledger columns. Raises Lost."""

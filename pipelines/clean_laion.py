@@ -34,7 +34,7 @@ from corpus.shards import keys_in
 from corpus.splits import URLS, Sink, Split
 from pipelines.engine import job
 from pipelines.work import scoring
-from pipelines.work.annotated import column_settings
+from pipelines.work.annotated import row_settings
 from pipelines.work.clip_rule import ClipRule
 from pipelines.work.datasets import add_rule_flag, add_strict_latin, rule_settings, rules_of
 from pipelines.work.pairs import PairCleaner, with_texts
@@ -81,7 +81,7 @@ def make_parser() -> argparse.ArgumentParser:
 def _settings(dataset: Dataset, args) -> dict:
     return {
         "language": dataset.language,
-        **column_settings(dataset),
+        **row_settings(dataset),
         "decode": args.decode,
         **rule_settings(rules_of(dataset), dataset.rules, dataset.plugins),
         "paper": {"original": dataset.original, "cleaned": dataset.cleaned},
@@ -237,7 +237,7 @@ def _clean_table(
     table: pa.Table, layout: pairs.TableLayout, split: Split, sink: Sink, dataset: Dataset, row: int
 ) -> None:
     columns = pairs.rule_columns(table, layout)
-    verdicts = rules.clean(columns, dataset.rules, language=dataset.language, known=rules_of(dataset))
+    verdicts = rules.clean(columns, dataset.rules, language=dataset.spoken, known=rules_of(dataset))
     keys = _keys(f"{dataset.name}/{split.id}", row, table.num_rows)
     kept = pc.equal(verdicts["outcome"], KEPT)
     text_column = layout.columns["text"]

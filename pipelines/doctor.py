@@ -19,6 +19,7 @@ if __name__ == "__main__":  # run as a script: the checkout's root, not pipeline
 
 from PIL import features
 
+from corpus.languages import shipped
 from renderers import browsers
 from synth_ocr import fonts
 
@@ -39,7 +40,7 @@ def lacks() -> Iterator[Lack]:
     """Yield what this machine lacks."""
     faces = fonts.read_manifest()
     found = fonts.locate(faces)
-    for language, name in zip(fonts.LANGUAGES, ("English", "Chinese"), strict=True):
+    for language, name in ((code, spoken.name) for code, spoken in shipped().items()):
         own = [face for face in faces if face.language == language]
         missing = [face for face in own if face.name not in found]
         if missing:

@@ -30,7 +30,7 @@ from pipelines.fetch.answers import ROBOTS
 from pipelines.fetch.client import Limits
 from pipelines.fetch.guard import DnsCache
 from pipelines.fetch.run import fetch_split
-from pipelines.work.annotated import column_settings, user_errors
+from pipelines.work.annotated import row_settings, user_errors
 from pipelines.work.datasets import whole_catalog
 
 ROWS_PER_SPLIT = 10_000
@@ -81,7 +81,7 @@ def make_parser() -> argparse.ArgumentParser:
 def _settings(dataset: Dataset, args, limits: Limits) -> dict:
     """What the outputs depend on. Patience is not among it: a retry may be more patient than the first run."""
     return {
-        **column_settings(dataset), "reader": dataset.reader, "language": dataset.language,
+        **row_settings(dataset), "reader": dataset.reader, "language": dataset.language,
         "max_bytes": limits.max_bytes, "max_side": args.max_side, "robots": list(limits.robots),
     }  # fmt: skip
 

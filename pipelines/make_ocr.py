@@ -25,6 +25,7 @@ from PIL import Image, features
 
 from corpus.catalog import find
 from corpus.folder import OutputFolder, digest
+from corpus.languages import number_of
 from corpus.ledger import Counts
 from corpus.legibility import Legibility
 from corpus.records import BadImage, EncodedImage, Sample
@@ -86,7 +87,7 @@ def main() -> None:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = job.parser(__doc__, _EXAMPLE, dataset="", reads_input=False)
-    parser.add_argument("--language", choices=fonts.LANGUAGES, required=True, help="whose faces to use")
+    parser.add_argument("--language", metavar="CODE", required=True, help="whose faces to use: en, zh, ...")
     parser.add_argument("--count", type=int, required=True, metavar="N", help="images 0 to N - 1; may grow later")
     parser.add_argument(
         "--corpus", nargs="+", action="extend", default=[], metavar="GLOB", help=".txt, .jsonl, or cleaned text shards"
@@ -229,7 +230,7 @@ def make_split(
 
 def make_image(seed: int, i: int, sources: Sources, language: str, recipe: settings.Settings) -> tuple[Picture, dict]:
     """Make image `i`; also returns where its text and its photo come from. Raises NoText, BadCorpus or BadImage."""
-    entropy = [seed % 2**64, fonts.LANGUAGES.index(language), i]
+    entropy = [seed % 2**64, number_of(language), i]
     text, place = sources.corpus.passage(np.random.default_rng([*entropy, 2]), PASSAGE)
     photo, name = sources.photos.pick(np.random.default_rng([*entropy, 3]))
     picture = compose(entropy, text, photo, sources.papers, sources.faces, recipe)

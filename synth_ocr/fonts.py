@@ -2,10 +2,10 @@
 
     python -m synth_ocr.fonts        # one line per face; `python pipelines/doctor.py --install` fetches what is missing
 
-The manifest is a CSV file with the columns face (the family and style that the file itself declares), language (en or
-zh), package (Debian's, or several names of it over the releases, the first known one is taken: `a|b`), licence, file
-(its name, wherever it lies; a path is taken as it is) and companion (the face that lends what this one has no glyphs
-for, such as Latin letters).
+The manifest is a CSV file with the columns face (the family and style that the file itself declares), language (its
+code, as in corpus/languages.yaml), package (Debian's, or several names of it over the releases, the first known one is
+taken: `a|b`), licence, file (its name, wherever it lies; a path is taken as it is) and companion (the face that lends
+what this one has no glyphs for, such as Latin letters).
 """
 
 import argparse
@@ -15,11 +15,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from corpus.languages import is_code, shipped
 from synth_ocr import font_files
 from synth_ocr.faces import Face, FontError
 
 MANIFEST = Path(__file__).with_name("faces.csv")
-LANGUAGES = ("en", "zh")
 _COLUMNS = ("face", "language", "package", "licence", "file", "companion")
 
 
@@ -37,8 +37,8 @@ def read_manifest(path: str | Path = MANIFEST) -> list[Face]:
 def _face(row: dict, path: str | Path, line: int) -> Face:
     if missing := [name for name in _COLUMNS if row.get(name) is None]:
         raise FontError(f"{path}:{line}: no {', '.join(missing)}; columns are {', '.join(_COLUMNS)}")
-    if row["language"] not in LANGUAGES:
-        raise FontError(f"{path}:{line}: language {row['language']!r}; languages are {', '.join(LANGUAGES)}")
+    if not is_code(row["language"].strip()):
+        raise FontError(f"{path}:{line}: {row['language']!r} is no code of a language, such as en")
     return Face(*(row[name].strip() for name in _COLUMNS))
 
 
@@ -119,9 +119,8 @@ def check(face: Face, companion: Face | None) -> str:
 
 def _required(language: str) -> str:
     ascii_text = "".join(map(chr, range(0x21, 0x7F)))
-    if language == "en":
-        return ascii_text
-    return ascii_text + everyday_chinese()
+    wanted = shipped()[language].faces if language in shipped() else ""
+    return ascii_text + (everyday_chinese() if wanted == "gb2312" else wanted)
 
 
 def everyday_chinese() -> str:

@@ -152,7 +152,10 @@ def built_in_corpus(language: str) -> str:
 
     The Chinese is everyday characters in random order, with punctuation: good enough to look at, not to train on.
     """
-    text = "\n".join(topics.values()) if language == "en" else _invented_chinese(50_000)
+    makers = {"en": lambda: "\n".join(topics.values()), "zh": lambda: _invented_chinese(50_000)}
+    if language not in makers:
+        raise BadCorpus("no_corpus", f"no text in {language!r} comes with this checkout: name a --corpus")
+    text = makers[language]()
     fsspec.filesystem("memory").pipe_file(f"/synth_ocr/{language}.txt", text.encode())
     return f"memory://synth_ocr/{language}.txt"
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from corpus.languages import shipped_codes
 from corpus.records import decode_image
 from trainer.prompts import TASKS, BadPrompt, ask, read_image
 
@@ -73,7 +74,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--prompt", default="", help="question, phrase, or whole prompt, by task")
     parser.add_argument("--task", choices=(*TASKS, "chat"), help="default: chat after stage 3, else plain")
     parser.add_argument("--box", help="x0,y0,x1,y1 in [0, 1000), for region_caption")
-    parser.add_argument("--language", choices=("en", "zh"), default="en", help="of a caption")
+    parser.add_argument("--language", choices=shipped_codes(), default="en", help="of a caption")
     parser.add_argument("--chat", action="store_true", help="a dialogue, question by question from standard input")
     parser.add_argument("--draw", metavar="FILE", help="write the last image with the answer's boxes and quads")
     parser.add_argument("--max-tokens", type=int, default=256, help="of the answer")

@@ -1,6 +1,7 @@
 """Rule 4 of Qwen-VL A.1: which characters a dataset's language has.
 
-English captions hold English; Chinese ones hold Chinese and English. The rule is about characters, not about guessing
+English captions hold English; Chinese ones hold Chinese and English; what a language has beside Latin letters stands in
+`corpus/languages.yaml`, or in a catalog. The rule is about characters, not about guessing
 a language. People and places keep the Latin letters of their names (Brontë, Dvořák, Wałęsa, Tōkyō, Nguyễn), and a Greek
 letter or two in a row stand for a quantity or a unit (α-helix, kΩ); three in a row are a Greek word, and foreign.
 Strictly read, the paper's letters of English are those of ASCII. Typography, currency, arrows, mathematics and dingbats
@@ -11,8 +12,7 @@ can read is foreign: U+FFFD, private use, unassigned.
 from functools import cache
 
 from cleaners.text.emoji import EMOJI_RANGES, range_class
-
-Ranges = tuple[tuple[int, int], ...]
+from corpus.languages import Language, Ranges, language_of
 
 # ASCII with the controls that cleaning removes anyway: this rule must not report them when cleaning is off.
 ASCII: Ranges = ((0x00, 0x7F),)
@@ -36,49 +36,39 @@ SYMBOLS: Ranges = (
     (0x3030, 0x3030), (0x303D, 0x303D), (0x3297, 0x3297), (0x3299, 0x3299),  # four emoji in CJK blocks
     (0xFE00, 0xFE0F), (0xFEFF, 0xFEFF), (0xE0020, 0xE007F),  # variation selectors, byte-order mark, flag tags
 )  # fmt: skip
-CHINESE: Ranges = (
-    (0x2E80, 0x2FDF),  # radicals
-    (0x2FF0, 0x303F),  # CJK punctuation, the ideographic space and zero
-    (0x3105, 0x312F), (0x31A0, 0x31BF),  # bopomofo
-    (0x31C0, 0x31E3), (0x3220, 0x3247), (0x3280, 0x32B0),  # strokes, enclosed numbers
-    (0x3300, 0x33FF),  # squared units such as the square metre
-    (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x323AF),  # Han
-    (0xFE10, 0xFE1F), (0xFE30, 0xFE4F), (0xFE50, 0xFE6B),  # vertical and small forms
-    (0xFF01, 0xFF5E), (0xFF61, 0xFF65), (0xFFE0, 0xFFE6), (0x30FB, 0x30FB),  # full width, half-width punctuation, dots
-)  # fmt: skip
-PINYIN: Ranges = ((0x1CD, 0x1DC), (0x1F8, 0x1F9))  # the tone marks that no name above has
 SIGNS = ASCII + LATIN_1_SIGNS + SYMBOLS + EMOJI_RANGES
 STRICT = SIGNS + ((0x3A9, 0x3A9),)  # what cleaning makes of the sign of the ohm, a symbol
 COMMON = SIGNS + NAMES + BULLETS
-LANGUAGES: dict[str, Ranges] = {"en": COMMON, "zh": COMMON + CHINESE + PINYIN}
-STRICT_LANGUAGES: dict[str, Ranges] = {"en": STRICT, "zh": STRICT + CHINESE}
 
 
 @cache
-def foreign(language: str, strict: bool = False) -> str:
+def foreign(language: str | Language, strict: bool = False) -> str:
     """Return an RE2 pattern that matches in captions with characters that `language` does not have.
 
     `strict`: no letters of names, no Greek. Raises ValueError for a language without a table.
     """
-    if strict:
+    if strict or _writes_greek(language):
         return f"[^{allowed(language, strict)}]"
     greek = range_class(GREEK)
     return f"[^{allowed(language)}{greek}]|[{greek}]{{3}}"
 
 
 @cache
-def native(language: str, strict: bool = False) -> str:
+def native(language: str | Language, strict: bool = False) -> str:
     """Return an RE2 pattern to replace by `\\1`: what is left of a caption are its foreign characters."""
-    if strict:
+    if strict or _writes_greek(language):
         return f"()[{allowed(language, strict)}]+"
     greek = f"[{range_class(GREEK)}]"
     return f"({greek}{{3,}})|[{allowed(language)}]+|{greek}{{1,2}}"
 
 
 @cache
-def allowed(language: str, strict: bool = False) -> str:
-    """Return the inside of the RE2 class of the characters of `language`, but for Greek."""
-    tables = STRICT_LANGUAGES if strict else LANGUAGES
-    if language not in tables:
-        raise ValueError(f"no characters known for language {language!r}; languages are {', '.join(tables)}")
-    return range_class(tables[language])
+def allowed(language: str | Language, strict: bool = False) -> str:
+    """Return the inside of the RE2 class of the characters of `language`, but for Greek that is not its own."""
+    own = language_of(language)
+    return range_class(STRICT + own.characters if strict else COMMON + own.characters + own.lenient)
+
+
+def _writes_greek(language: str | Language) -> bool:
+    """Whether Greek letters are a language's own, which then may stand together."""
+    return any(first <= 0x3B1 <= last for first, last in language_of(language).characters)

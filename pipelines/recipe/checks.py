@@ -112,7 +112,7 @@ def _check_machine(reading: Reading, step: Step, missing: Sequence[Lack]) -> Non
             optional = "; `optional: true` leaves the dataset out"
             reading.wrong(step.place, f"{step.job} needs {lack.what}: {lack.otherwise}{optional}")
     if step.job == "make_ocr" and "--fonts" not in step.words and "--font-dir" not in step.words:
-        language = "English" if step.words[step.words.index("--language") + 1] == "en" else "Chinese"
+        language = reading.catalog[step.dataset].spoken.name
         for lack in missing:
             if lack.what.endswith(f"{language} faces") and _too_few(lack.what, "--available-faces" in step.words):
                 ways = "`gristmill doctor --install` gets them; available-faces: true draws with those that are here"

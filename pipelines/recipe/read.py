@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from corpus.catalog import CatalogError, Dataset, load_catalog, unfit
+from corpus.languages import shipped
 from corpus.marked import BadYaml, Document
 from corpus.records import TASKS
 from corpus.rules import hint, listed
@@ -207,11 +208,18 @@ def _dataset(reading: Reading, name: str, part: DatasetPart) -> Dataset | None:
             )
             reading.wrong(where, f"no dataset {origin!r} in the catalog{hint(origin, reading.base)}{why}")
             return None
-        base = Dataset(name=name, language="en", licence="", job="", reader="", tasks=(), output="")
+        languages = next((each.languages for each in reading.base.values()), {})
+        base = Dataset(
+            name=name, language="en", licence="", job="", reader="", tasks=(), output="", languages=languages
+        )  # fmt: skip
     else:
         base = replace(reading.base[origin], name=name)
     columns = {ours: theirs for ours, theirs in {**base.columns, **over.pop("columns", {})}.items() if theirs}
     over = {key: value for key, value in over.items() if key not in ("input", "images", "output")}
+    languages = {**shipped(), **base.languages}
+    if over.get("language", base.language) not in languages:
+        known = f"languages are {listed(languages)}; a catalog can add more (docs/datasets.md)"
+        reading.wrong((*path, "language"), f"language {over.pop('language')!r}; {known}")
     rules, tasks = _rules(base.rules, over.pop("rules", {})), tuple(over.pop("tasks", base.tasks))
     passed = tuple(over.pop("passthrough", base.passthrough))
     dataset = replace(base, **over, columns=columns, rules=rules, tasks=tasks, passthrough=passed)

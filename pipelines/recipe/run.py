@@ -62,14 +62,16 @@ def _prepare(plan: Plan) -> None:
 def _catalog_text(catalog: dict[str, Dataset]) -> str:
     entries = {name: _entry(dataset) for name, dataset in catalog.items()}
     plugins = next((list(dataset.plugins) for dataset in catalog.values() if dataset.plugins), None)
-    text = yaml.safe_dump(entries | ({"plugins": plugins} if plugins else {}), sort_keys=False, allow_unicode=True)
+    own = {code: spoken.entry() for dataset in catalog.values() for code, spoken in dataset.languages.items()}
+    whole = ({"plugins": plugins} if plugins else {}) | ({"languages": own} if own else {})
+    text = yaml.safe_dump(entries | whole, sort_keys=False, allow_unicode=True)
     return f"# Written by gristmill from a recipe: the catalog with the recipe's datasets laid over it.\n{text}"
 
 
 def _entry(dataset: Dataset) -> dict:
     told = json.loads(json.dumps({key: value for key, value in asdict(dataset).items() if value not in (None, {}, ())}))
     told |= {"stages": {stage: dict(weights) for stage, weights in dataset.stages.items()}} if dataset.stages else {}
-    return {key: value for key, value in told.items() if key not in ("name", "plugins")}
+    return {key: value for key, value in told.items() if key not in ("name", "plugins", "languages")}
 
 
 class _Run:

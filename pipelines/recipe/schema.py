@@ -7,6 +7,7 @@ own tables.
 import argparse
 import json
 
+from corpus.languages import shipped
 from corpus.records import TASKS
 from corpus.rules import Rule
 from pipelines.recipe import flags
@@ -44,8 +45,22 @@ def _recipe() -> dict:
 def _catalog() -> dict:
     entry = Entry.model_json_schema()
     _fill_entry(entry["properties"])
-    plugins = {"type": "array", "items": {"type": "string"}}
-    return _titled(_object({"plugins": plugins}, additionalProperties=entry), "A catalog of Gristmill")
+    whole = {
+        "extends": {"type": "string"}, "data": {"type": "string"}, "plugins": _texts(),
+        "languages": {"type": "object", "additionalProperties": _language()},
+    }  # fmt: skip
+    return _titled(_object(whole, additionalProperties=entry), "A catalog of Gristmill")
+
+
+def _texts() -> dict:
+    return {"type": "array", "items": {"type": "string"}}
+
+
+def _language() -> dict:
+    texts = dict.fromkeys(("name", "caption", "grounded_caption", "faces"), {"type": "string"})
+    lists = dict.fromkeys(("characters", "lenient", "with"), _texts())
+    others = {"spaced": {"type": "boolean"}, "patterns": {"enum": list(shipped())}}
+    return _object(texts | lists | others, required=["name"])
 
 
 def _titled(schema: dict, title: str) -> dict:

@@ -19,8 +19,8 @@ class _Shape(BaseModel):
 class Entry(_Shape):
     """What `catalog.yaml` says of a dataset."""
 
-    language: Literal["en", "zh"] | None = None
-    """en: English alone; zh: Chinese and English."""
+    language: str | None = None
+    """en: English alone; zh: Chinese and English; or one that the catalog's `languages` add."""
     licence: str | None = None
     job: str | None = None
     """The script in pipelines/ that reads it."""

@@ -218,10 +218,10 @@ def _lasting(job: str, flags: Mapping) -> dict:
 
 
 def _of_entry(job: str, dataset: Dataset) -> dict:
-    entry = asdict(dataset) | {"plugins": plugin_digests(dataset.plugins)}
+    entry = asdict(dataset) | {"plugins": plugin_digests(dataset.plugins), "languages": dataset.own_language}
     keys = _OF_ENTRY.get(job, [key for key in entry if key not in ("stages", "input", "images", "output")])
     told = {key: entry[key] if key in entry else dataset.rules.get(key) for key in keys}
-    return {"entry": {key: value for key, value in told.items() if value or key != "passthrough"}}
+    return {"entry": {key: value for key, value in told.items() if value or key not in ("passthrough", "languages")}}
 
 
 def keys_of(steps: Sequence[Step]) -> dict[str, tuple[str, str]]:

@@ -253,17 +253,17 @@ def common_settings(dataset: Dataset) -> dict:
     """Return the settings every one of these jobs has: columns, rules, what the paper kept."""
     return {
         "reader": dataset.reader,
-        **column_settings(dataset),
+        **row_settings(dataset),
         "language": dataset.language,
         **rule_settings(rules_of(dataset), dataset.rules, dataset.plugins),
         "paper": {"original": dataset.original, "cleaned": dataset.cleaned, "stages": _plain(dataset.stages)},
     }
 
 
-def column_settings(dataset: Dataset) -> dict:
-    """Return what a dataset's columns add to a job's settings."""
+def row_settings(dataset: Dataset) -> dict:
+    """Return what a dataset's columns, and a language that does not ship, add to a job's settings."""
     passed = {PASSTHROUGH: list(dataset.carried)} if dataset.carried else {}
-    return {"columns": dict(dataset.columns), **passed}
+    return {"columns": dict(dataset.columns), **passed, **dataset.own_language}
 
 
 def _plain(stages: Mapping) -> dict:

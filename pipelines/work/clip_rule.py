@@ -33,7 +33,7 @@ class ClipRule:
     def _replace(self, verdicts: pa.Table, rows: list[int], scores: list[float | None]) -> pa.Table:
         measured = pa.table({"clip_score": pa.array(scores, pa.float64())})
         settings = {"clip_score": self._dataset.rules["clip_score"]}
-        judged = rules.clean(measured, settings, language=self._dataset.language).to_pylist()
+        judged = rules.clean(measured, settings, language=self._dataset.spoken).to_pylist()
         columns = {name: verdicts[name].to_pylist() for name in verdicts.column_names}
         for name in ("outcome", "rule", "value", "threshold", "detail", "clip_score"):
             for i, verdict in zip(rows, judged, strict=True):

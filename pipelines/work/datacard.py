@@ -46,6 +46,7 @@ class Source:
     digest: str  # of its cleaned shards
     thresholds: list[tuple[str, object, str]]  # rule.parameter, value, who gave it
     lacks: list[str]  # what the cleaned folder lacks of its input
+    among: tuple[str, ...]  # languages that are commonly among its own
     by_row: Mapping[str, Mapping[str, int]]  # licence -> counts, where each row has its own
 
     @property
@@ -98,8 +99,7 @@ def _source(dataset: Dataset, tasks: Mapping, folder: OutputFolder, by_row: Mapp
         name=dataset.name, licence=read_licence(dataset.licence), language=dataset.language, tasks=dict(tasks),
         settings=settings, counts=sum((m.counts for m in every.values()), Counts()), inputs=len(every),
         digest=digest([m.files for m in every.values()])[:16], thresholds=_thresholds(settings, dataset),
-        lacks=lacks(folder),
-        by_row=by_row,
+        lacks=lacks(folder), among=dataset.spoken.among, by_row=by_row,
     )  # fmt: skip
 
 
@@ -133,7 +133,7 @@ def header(record: Mapping, sources: Sequence[Source]) -> str:
     names = sorted(_licences(sources))
     known = len(names) == 1 and not names[0].startswith("LicenseRef-")
     size = next((name for most, name in _SIZES if record["samples"] < most), "n>1B")
-    languages = sorted({code for source in sources for code in (("en", "zh") if source.language == "zh" else ("en",))})
+    languages = sorted({code for source in sources for code in (source.language, *source.among)})
     lines = ["license: " + (names[0].lower() if known else "other")]
     lines += [] if known else ["license_name: mixed", "license_link: DATACARD.md"]
     lines += ["language:", *(f"- {code}" for code in languages), f"pretty_name: stage {record['stage']}"]

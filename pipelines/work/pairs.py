@@ -24,7 +24,7 @@ class PairCleaner:
     def __init__(self, split: Split, sink: Sink, dataset: Dataset, decode: bool, scorer: ClipRule | None):
         self._split, self._sink, self._dataset, self._decode = split, sink, dataset, decode
         self._scorer, self._thumbnails = scorer, Thumbnails()
-        self._known, self._language = rules_of(dataset), dataset.language
+        self._known = rules_of(dataset)
         self._seen: set[str] = set()
         self._rows = 0
 
@@ -36,7 +36,9 @@ class PairCleaner:
             pair.key = self._key(pair.row)
             self._sink.passes(pair.row, pair.columns)
         whole = [pair for pair in batch if pair.problem is None]
-        verdicts = rules.clean(_rule_table(whole), self._dataset.rules, language=self._language, known=self._known)
+        verdicts = rules.clean(
+            _rule_table(whole), self._dataset.rules, language=self._dataset.spoken, known=self._known
+        )
         if self._scorer:
             verdicts = self._scorer.judge(whole, verdicts)
         kept = pc.equal(verdicts["outcome"], KEPT).to_pylist()

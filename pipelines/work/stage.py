@@ -5,8 +5,8 @@ Two passes bound the memory: the first keeps tokens alone, the second reads the 
 
 import functools
 import io
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from math import inf
 
 import numpy as np
@@ -19,6 +19,7 @@ from corpus.bugs import raise_ours
 from corpus.damage import CorruptSample
 from corpus.folder import OutputFolder
 from corpus.formats import BadSample, Unfit, format_sample
+from corpus.languages import Language
 from corpus.ledger import DROPPED, KEPT, schema
 from corpus.legibility import Legibility
 from corpus.mixture import copies, positions
@@ -51,6 +52,7 @@ class Recipe:
     max_images: int  # of a pack
     seed: int
     limit: int | None = None  # cleaned rows looked at in each slice
+    languages: Mapping[str, Language] = field(default_factory=dict)  # of the datasets, beside those that ship
     legible_at: int = 0  # OCR samples must be legible when squashed to so many pixels; 0: whatever they are
 
 
@@ -150,7 +152,7 @@ class _Builder:
                 yield "", Unfit("empty_text", 0, 1), 0
         else:
             _check_images(sample, placed=self._task in GROUNDING or self._task == "ocr")
-            results = list(format_sample(sample, self._task))
+            results = list(format_sample(sample, self._task, self._recipe.languages))
             if self._task == "ocr" and self._recipe.legible_at:
                 results = [_illegible(sample, Legibility(self._recipe.legible_at)) or result for result in results]
             for result in results:

@@ -16,7 +16,7 @@ from corpus.catalog import load_catalog
 from corpus.marked import Document
 from corpus.shards import ShardWriter
 from pipelines.doctor import BROWSER, FRIBIDI, Lack
-from pipelines.recipe import checks, schema
+from pipelines.recipe import checks, schema, weights
 from pipelines.recipe.plan import make_plan
 from pipelines.recipe.read import WrongRecipe, read
 from pipelines.recipe.state import Record, State
@@ -348,10 +348,66 @@ def test_a_hub_that_does_not_answer_is_asked_for_a_tokenizer_once(here, monkeypa
         raise ConnectionError("no route")
 
     monkeypatch.setattr("huggingface_hub.HfApi.model_info", away)
-    monkeypatch.setattr(checks, "load_tokenizer", lambda name: pytest.fail("its library tries again for a minute"))
+    monkeypatch.setattr(weights, "load_tokenizer", lambda name: pytest.fail("its library tries again for a minute"))
     (told,) = problems(GOOD.replace("queries: 16}", "queries: 16, tokenizer: nobody/nothing}"))
     assert "no tokenizer 'nobody/nothing'" in told and told.endswith("Hugging Face cannot be asked: no route")
     assert asked == [("nobody/nothing", 3)]
+
+
+def put_in_cache(cache: Path, name: str, *files: str) -> None:
+    folder = cache / f"models--{name.replace('/', '--')}"
+    for file in files:
+        path = folder / "snapshots" / "abc" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+    (folder / "refs").mkdir(exist_ok=True)
+    (folder / "refs" / "main").write_text("abc")
+
+
+def test_weights_that_are_neither_here_nor_to_be_had_are_problems(here, monkeypatch):
+    from huggingface_hub import constants, errors
+
+    def refuse(self, name, timeout):
+        raise errors.RepositoryNotFoundError.__new__(
+            errors.RepositoryNotFoundError
+        )  # whose arguments differ by version
+
+    def away(self, name, timeout):
+        asked.append(name)
+        raise ConnectionError("no route")
+
+    def told(model: str) -> list[str]:
+        return problems(GOOD.replace("size: tiny, queries: 16", f"queries: 16, {model}"))
+
+    asked: list[str] = []
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(here / "cache"))
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", away)
+    here_and_not = "init: raw, language: nobody/nothing, vision: ViT-H-15, vision-weights: no.pt"
+    assert told(here_and_not) == [
+        "r.yaml:3: raw holds no model: no config.json, nor export/config.json",
+        "r.yaml:3: no weights 'nobody/nothing': no folder, not in the cache; Hugging Face cannot be asked: no route",
+        told(here_and_not)[2], "r.yaml:3: there is no no.pt",
+    ]  # fmt: skip
+    assert told(here_and_not)[2].startswith(
+        "r.yaml:3: no vision tower 'ViT-H-15' (did you mean 'ViT-H-16'?); known are "
+    )
+    assert told("init: ./none") == ["r.yaml:3: there is no ./none"]
+    asked.clear()
+    assert len(told("init: a/b, language: c/d, tokenizer: e/f")) == 3 and asked == ["e/f"], "away is away"
+    put_in_cache(here / "cache", "a/b", "config.json")
+    assert "no weights 'a/b'" in told("init: a/b")[0], "its config alone is no model"
+    put_in_cache(here / "cache", "a/b", "config.json", "model.safetensors")
+    Path("r.yaml").write_text(GOOD.replace("size: tiny, queries: 16", "queries: 16, init: a/b"))
+    assert make_plan("r.yaml").reading.notes == []
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", refuse)
+    assert told("init: c/d") == [
+        "r.yaml:3: no weights 'c/d': no folder, not in the cache; the hub does not have it, or not for you"
+    ]
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda self, name, timeout: None)
+    Path("r.yaml").write_text(GOOD.replace("size: tiny, queries: 16", "queries: 16, init: c/d"))
+    assert make_plan("r.yaml").reading.notes == [
+        "model.init: c/d is not here; it is downloaded when the training begins"
+    ]
 
 
 def test_every_job_has_a_title():

@@ -12,10 +12,9 @@ from pathlib import Path
 from corpus.bugs import raise_ours
 from corpus.inputs import fingerprint
 from corpus.rules import listed
-from corpus.tokens import load_tokenizer
 from pipelines.doctor import BROWSER, FRIBIDI, Lack, lacks
 from pipelines.engine import job
-from pipelines.recipe import columns
+from pipelines.recipe import columns, weights
 from pipelines.recipe import flags as job_flags
 from pipelines.recipe.read import Reading
 from pipelines.recipe.steps import Step
@@ -56,7 +55,7 @@ def check(reading: Reading, steps: Sequence[Step], missing: Sequence[Lack], done
         columns.check(reading, step, found)
         files |= {url: int(_size(url)) for url in found}
     if reading.recipe.stages:
-        _check_tokenizer(reading, reading.recipe.model.tokenizer)
+        weights.check(reading)
     for number, stage in reading.recipe.stages.items():
         _check_build(reading, number, stage.build)
         if (stage.train or {}).get("device") == "cuda" and "ranks" not in (stage.train or {}) and not _gpu():
@@ -148,32 +147,6 @@ def _inputs(reading: Reading, step: Step) -> Iterator[str]:
 
 def _size(url: str) -> float:
     return fingerprint(url)["size"]
-
-
-def _check_tokenizer(reading: Reading, name: str | None) -> None:
-    if why := name and _out_of_reach(name):
-        reading.wrong(("model", "tokenizer"), f"no tokenizer {name!r}: no file, no folder, not in the cache; {why}")
-        return
-    try:
-        load_tokenizer(name)
-    except ValueError as error:
-        reading.wrong(("model", "tokenizer"), str(error))
-
-
-def _out_of_reach(name: str) -> str:
-    """Say why a name cannot be asked for at the hub: asked once, since its library tries again for a minute."""
-    if "://" in name or name.endswith(".tiktoken") or Path(name).exists():
-        return ""
-    import huggingface_hub
-
-    try:
-        if not huggingface_hub.try_to_load_from_cache(name, "config.json"):
-            huggingface_hub.HfApi().model_info(name, timeout=3)
-    except huggingface_hub.errors.HfHubHTTPError:
-        return ""  # it answers, and `load_tokenizer` says what
-    except Exception as error:  # of whichever transport the library has
-        return f"Hugging Face cannot be asked: {error}"
-    return ""
 
 
 def _check_build(reading: Reading, number: int, flags: Mapping) -> None:

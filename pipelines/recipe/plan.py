@@ -62,6 +62,8 @@ def print_plan(plan: Plan) -> None:
         print(f"{state.SIGNS[state.GONE]:>4} {name:<34} {state.GONE:<6} no longer in the recipe; moved to superseded/")
     for name in plan.left_out:
         print(f"     {name:<34} left out: this machine lacks what it needs, or did when the rest was packed")
+    for note in plan.reading.notes:
+        print(f"     {note}")
     done = sum(task.todo == state.DONE for task in plan.tasks)
     print(f"\n{len(plan.tasks)} steps: {done} done, {len(plan.tasks) - done} to do; {_size(plan.raw)} of raw data")
     if any(task.todo == state.AGAIN for task in plan.tasks):

@@ -47,6 +47,7 @@ class Reading:
     catalog: dict[str, Dataset] = field(default_factory=dict)
     chains: dict[str, list[tuple[str, str, dict]]] = field(default_factory=dict)
     problems: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what is to be known before a run, and wrong is not
 
     def wrong(self, path: Sequence, message: str) -> None:
         """Note what is wrong at a path of the document."""

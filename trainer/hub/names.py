@@ -3,8 +3,13 @@
 import re
 from pathlib import Path
 
-_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _FILES = ["*.json", "*.safetensors", "pytorch_model*.bin", "*.tiktoken"]  # no code
+
+
+def is_name(text: str) -> bool:
+    """Whether a text may be the hub's `owner/name`."""
+    return _NAME.fullmatch(text) is not None
 
 
 def found_model(name: str | Path) -> Path:
@@ -12,7 +17,7 @@ def found_model(name: str | Path) -> Path:
 
     Raises ValueError when it is neither a folder nor a name that the hub, or its cache, has.
     """
-    if Path(name).exists() or not _NAME.fullmatch(str(name)):
+    if Path(name).exists() or not is_name(str(name)):
         return Path(name)
     from huggingface_hub import snapshot_download
 

@@ -30,7 +30,7 @@ _EXAMPLE = "python pipelines/export.py demo/cleaned --to sharegpt demo/sharegpt"
 
 
 def main() -> None:
-    args = _parser().parse_args()
+    args = make_parser().parse_args()
     form, args.output = _target(args.to)
     opened = open_sources(args.folder, one_kind=form != "energon")
     if form == "energon":
@@ -42,7 +42,7 @@ def main() -> None:
     _export(form, args, opened, folder)
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=f"example:\n  {_EXAMPLE}", formatter_class=argparse.RawDescriptionHelpFormatter
     )

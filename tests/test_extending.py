@@ -178,12 +178,12 @@ def test_every_diff_of_the_page_works(extended):
     code = """
 import pyarrow as pa
 from cleaners import rules
-from pipelines.build_stage import _parser
+from pipelines.build_stage import make_parser
 from pipelines.work.datasets import whole_catalog
 from trainer.stages import make_settings
 table = pa.table({"text": ["a barn", "a lake"], "width": [100, 400], "height": [100, 400]})
 print(rules.clean(table, {"few_pixels": {}}, language="en")["rule"].to_pylist())
 print(whole_catalog(None)["flickr30k"].columns["image"])
-print(_parser().parse_args("--stage 4 --data d --output o".split()).stage, make_settings(4, "tiny").trains)
+print(make_parser().parse_args("--stage 4 --data d --output o".split()).stage, make_settings(4, "tiny").trains)
 """
     assert python(extended, code).splitlines() == ["['few_pixels', None]", "filename", "4 ('language',)"]

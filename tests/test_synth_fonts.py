@@ -35,7 +35,7 @@ def test_every_face_of_the_manifest_passes_its_check(installed):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("A,fr,p,l,f.ttf,", r"faces.csv:2: language 'fr'; languages are en, zh"),
+        ("A,French,p,l,f.ttf,", r"faces.csv:2: 'French' is no code of a language, such as en"),
         ("A,en,p,l,f.ttf", r"faces.csv:2: no companion"),
     ],
 )

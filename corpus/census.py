@@ -82,7 +82,9 @@ class Census:
     def _refuse_namesakes(self) -> None:
         """Refuse two rows of one record under one key: one of its parts was told twice in another's place."""
         if self._parts:
-            groups = pa.concat_tables(self._parts).group_by(["row", "key"]).aggregate([([], "count_all")])
+            groups = (
+                pa.concat_tables(self._parts).group_by(["row", "key"], use_threads=False).aggregate([([], "count_all")])
+            )
             twice = groups.filter(pc.greater(groups["count_all"], 1))["key"].to_pylist()
             if twice:
                 raise Unaccounted(f"{', '.join(sorted(twice)[:3])} told more than once, and another part lost")

@@ -202,7 +202,9 @@ class OutputFolder:
 
     def table(self, manifest: Manifest, suffix: str = "parquet", columns: Sequence[str] | None = None) -> pa.Table:
         """Read a split's ledger, or another table of it, and verify it by the manifest. Raises Damaged."""
-        return pq.read_table(pa.BufferReader(self.verified(manifest, suffix)), columns=columns)
+        parquet = pq.ParquetFile(pa.BufferReader(self.verified(manifest, suffix)))
+        names = parquet.schema_arrow.names if columns is None else list(columns)
+        return parquet.read(names, use_threads=False).select(names)
 
     def verified(self, manifest: Manifest, suffix: str) -> bytes:
         """Return the bytes of a split's file, which are those that its manifest lists. Raises Damaged."""

@@ -92,7 +92,7 @@ def unjudged(table: pa.Table, judged: Mapping[str, str]) -> dict[str, int]:
 
 def count(table: pa.Table) -> Counts:
     """Count the outcomes of ledger rows."""
-    groups = table.group_by(["outcome", "rule"]).aggregate([([], "count_all")]).to_pylist()
+    groups = table.group_by(["outcome", "rule"], use_threads=False).aggregate([([], "count_all")]).to_pylist()
     by = {outcome: Counter() for outcome in (KEPT, DROPPED, ERROR)}
     for group in groups:
         by[group["outcome"]][group["rule"]] += group["count_all"]

@@ -257,7 +257,7 @@ def _count_packs(folder: OutputFolder, manifest: Manifest) -> tuple[dict, dict[s
             "samples": row["count_all"],
             **{name: row[f"{name}_sum"] for name in ("tokens", "supervised", "images")},
         }
-        for row in kept.group_by("dataset").aggregate(summed).to_pylist()
+        for row in kept.group_by("dataset", use_threads=False).aggregate(summed).to_pylist()
     }
     counts = {"packs": (pc.max(kept["pack"]).as_py() or 0) + 1 if kept.num_rows else 0}
     for numbers in datasets.values():

@@ -123,3 +123,24 @@ def test_what_ray_takes_from_a_command_holds_no_cache():
         if isinstance(node, ast.FunctionDef) and any("cache" in ast.unparse(each) for each in node.decorator_list)
     ]
     assert len(jobs) > 12 and not cached
+
+
+THREADED = {"group_by", "iter_batches", "read_row_group", "read_row_groups"}  # of pyarrow: they take `use_threads`
+
+
+def test_arrow_never_works_in_a_thread_of_its_own():
+    """Its pool drops what Python owns when it gets to it: at the interpreter's end that ends the process."""
+    for package in ("corpus", "cleaners", "renderers", "synth_ocr", "trainer", "pipelines"):
+        for file in files(package):
+            for call in calls(file):
+                told = {word.arg: ast.unparse(word.value) for word in call.keywords}
+                threaded = call.func.attr in THREADED or "join_type" in told
+                where = f"{file.relative_to(ROOT)}:{call.lineno}"
+                assert not threaded or told.get("use_threads") == "False", f"{where} needs use_threads=False"
+                assert ast.unparse(call.func) != "pq.read_table", f"{where}: pq.read_table has threads of its own"
+
+
+def calls(file: Path) -> list[ast.Call]:
+    """The calls of methods and of modules' functions."""
+    found = ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+    return [node for node in found if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]

@@ -133,7 +133,7 @@ def _spread(items: list, number: int) -> list:
 def _ledger_head(folder: OutputFolder, manifest: Manifest, rows: int) -> pa.Table:
     parquet = pq.ParquetFile(pa.BufferReader(folder.verified(manifest, "parquet")))
     batches = []
-    for batch in parquet.iter_batches(batch_size=min(rows, 65_536)):
+    for batch in parquet.iter_batches(batch_size=min(rows, 65_536), use_threads=False):
         batches.append(batch)
         if sum(b.num_rows for b in batches) >= rows:
             break

@@ -40,7 +40,7 @@ def _ledger_rows(opened: Opened, split: int, rows: Sequence[int]) -> Iterator[di
         size = file.metadata.row_group(group).num_rows
         inside = [at for at in rows if first <= at < first + size]
         if inside:
-            table = file.read_row_group(group, columns).take(pa.array([at - first for at in inside]))
+            table = file.read_row_group(group, columns, use_threads=False).take(pa.array([at - first for at in inside]))
             yield from (row | {"at": at} for at, row in zip(inside, table.to_pylist(), strict=True))
         first += size
 
@@ -108,7 +108,7 @@ def _ledger_thumbnail(opened: Opened, split: int, at: int) -> bytes | None:
     for group in range(file.num_row_groups):
         size = file.metadata.row_group(group).num_rows
         if at < first + size:
-            return file.read_row_group(group, ["thumbnail"])["thumbnail"][at - first].as_py()
+            return file.read_row_group(group, ["thumbnail"], use_threads=False)["thumbnail"][at - first].as_py()
         first += size
     return None
 
@@ -120,7 +120,7 @@ def search(opened: Opened, text: str) -> tuple[pa.Table, int]:
     found, total, number = [], 0, 0
     for number in range(len(opened.splits)):
         file, first = opened.footer(number), 0
-        for batch in file.iter_batches(columns=list(_SEARCHED)):
+        for batch in file.iter_batches(columns=list(_SEARCHED), use_threads=False):
             hits = np.zeros(batch.num_rows, bool)
             for column in batch.columns:
                 match = pc.match_substring(column, text, ignore_case=True)

@@ -119,7 +119,9 @@ class Ledgers:
         first = sum(file.metadata.row_group(i).num_rows for i in range(group))
         size = min(most, file.metadata.row_group(group).num_rows)
         columns = [*_READ, *self.opened.scores]
-        table = pa.Table.from_batches([next(file.iter_batches(size, row_groups=[group], columns=columns))])
+        table = pa.Table.from_batches(
+            [next(file.iter_batches(size, row_groups=[group], columns=columns, use_threads=False))]
+        )
         return pa.table(
             {
                 "split": pa.array(np.full(size, split, np.uint32)),

@@ -125,12 +125,13 @@ def wait_until_gone(processes: list[psutil.Process]) -> list[str]:
 
 
 def finish(job: Job, output: Path, whole: Path, log: Path) -> Ended:
-    """Run the job to its end; say what is wrong with how it ends, with its files, and with what it leaves."""
+    """Run the job to its end; say what is wrong with how it ends, with its files, and with what it leaves.
+
+    The files are compared however it ends: whether a run that died at the very end had done its work.
+    """
     ended = left_alone(job, output, log)
-    if ended.status == 0:
-        different = differences(job.contents(output), job.contents(whole))
-        return replace(ended, wrong=(*ended.wrong, *(f"{name} differs" for name in different)))
-    return ended
+    different = differences(job.contents(output), job.contents(whole))
+    return replace(ended, wrong=(*ended.wrong, *(f"{name} differs" for name in different)))
 
 
 def kill_driver(job: Job, output: Path, log: Path, seconds: float, rng: random.Random) -> Bout:

@@ -77,7 +77,7 @@ def _is_number(kind: pa.DataType) -> bool:
 
 
 def _add(found: Runs, a: pa.Table, b: pa.Table) -> None:
-    rows = a.join(b, "key", join_type="full outer").sort_by("key")
+    rows = a.join(b, "key", join_type="full outer", use_threads=False).sort_by("key")
     there_a, there_b = rows["outcome_a"].is_valid(), rows["outcome_b"].is_valid()
     found.only_a += pc.sum(pc.invert(there_b)).as_py() or 0
     found.only_b += pc.sum(pc.invert(there_a)).as_py() or 0
@@ -87,7 +87,7 @@ def _add(found: Runs, a: pa.Table, b: pa.Table) -> None:
             f"reads_{side}",
             pc.coalesce(rows[f"text_after_{side}"], rows[f"text_before_{side}"], rows[f"text_before_{other}"]),
         )
-    counted = rows.group_by(["fate_a", "fate_b"]).aggregate([([], "count_all")]).to_pylist()
+    counted = rows.group_by(["fate_a", "fate_b"], use_threads=False).aggregate([([], "count_all")]).to_pylist()
     found.matrix.update({(each["fate_a"], each["fate_b"]): each["count_all"] for each in counted})
     _collect(found, rows)
     for name in [column.removesuffix("_a") for column in a.column_names if column.removesuffix("_a") not in _TOLD]:

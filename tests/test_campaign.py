@@ -86,6 +86,23 @@ def test_what_a_job_leaves_and_takes_is_found_out(tmp_path, monkeypatch):
     assert not psutil.wait_procs(crashes.marked(), 10)[1]
 
 
+class Dying(Job):
+    """A job whose work is done, or not, when its process is aborted at the very end."""
+
+    def argv(self, output, workers=0):
+        code = "import os, sys; open(sys.argv[1] + '/result', 'w').write('done'); os.abort()"
+        return [sys.executable, "-c", code, str(output)]
+
+
+def test_files_are_compared_where_a_run_ends_badly_too(tmp_path):
+    folder(tmp_path / "out")
+    (tmp_path / "log").touch()
+    for text, wrong in (("done", []), ("more", ["result differs"])):
+        whole = folder(tmp_path / text, result=text)
+        ended = crashes.finish(Dying("dying", ""), tmp_path / "out", whole, tmp_path / "log")
+        assert ended.status == 250 and [said for said in ended.wrong if "status" not in said] == wrong
+
+
 def test_damage_to_weights_is_noticed_and_times_in_logs_are_not(tmp_path):
     for name, weights, log in ("a", "x", "1 s"), ("b", "x", "2 s"), ("c", "y", "1 s"):
         folder(tmp_path / name / "export", model_safetensors=weights)

@@ -2,8 +2,10 @@
 
 import json
 import os
+import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -252,3 +254,18 @@ def test_a_rule_s_rows_in_are_those_that_the_rules_before_it_left(folder):
     run(folder, settings={"rules": {"first": {}, "second": {}}, "order": ["first", "second"]}, work=work)
     funnel = json.loads((folder / "out" / "report.json").read_text())["funnel"]
     assert [(line["rule"], line["rows_in"], line["dropped"]) for line in funnel] == [("first", 12, 3), ("second", 9, 6)]
+
+
+def test_a_job_leaves_no_thread_that_may_hold_what_python_owns(folder):
+    """Such a thread, when it drops that at the interpreter's end, aborts a process whose work is done."""
+    code = (
+        "import os, sys; from pathlib import Path; from tests import test_job\n"
+        "test_job.run(Path(sys.argv[1])); out = test_job.OutputFolder(sys.argv[1] + '/out')\n"
+        "assert [out.table(manifest).num_rows for manifest in out.manifests().values()] == [3, 5, 7]\n"
+        "threads = [Path(f'/proc/self/task/{task}/comm').read_text() for task in os.listdir('/proc/self/task')]\n"
+        "sys.exit(len([name for name in threads if name != 'jemalloc_bg_thd\\n']) - 1)"
+    )
+    single = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    root = Path(__file__).resolve().parent.parent
+    ran = subprocess.run([sys.executable, "-c", code, folder], cwd=root, env=single, capture_output=True, text=True)
+    assert ran.returncode == 0, f"{ran.returncode} more threads: {ran.stderr}"

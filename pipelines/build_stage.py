@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = job.parser(__doc__, _EXAMPLE, reads_input=False, many_datasets=True)
+    parser = job.parser(__doc__, _EXAMPLE, reads_input=False, many_datasets=True, reads_images=True)
     parser.add_argument("--stage", type=int, choices=sorted(STAGES), required=True, help="which stage of the catalog")
     parser.add_argument("--data", required=True, metavar="ROOT", help="folder with one cleaned folder per dataset")
     parser.add_argument("--samples", type=int, metavar="N", help="scale the catalog's numbers to N samples in all")

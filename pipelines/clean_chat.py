@@ -66,7 +66,7 @@ def _clean(args: argparse.Namespace, dataset: Dataset) -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = job.parser(__doc__, _EXAMPLE, dataset="chat-sft", from_catalog=True)
+    parser = job.parser(__doc__, _EXAMPLE, dataset="chat-sft", from_catalog=True, reads_images=True)
     annotated.add_image_flags(parser)
     parser.add_argument(
         "--max-images", type=int, metavar="N",

@@ -78,7 +78,7 @@ def _clean(args: argparse.Namespace, dataset: Dataset) -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = job.parser(__doc__, _EXAMPLE, from_catalog=True)
+    parser = job.parser(__doc__, _EXAMPLE, from_catalog=True, reads_images=True)
     annotated.add_image_flags(parser)
     annotated.add_split_flag(parser)
     add_rule_flag(parser)

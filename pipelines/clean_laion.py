@@ -69,7 +69,7 @@ def _clean(args: argparse.Namespace, dataset: Dataset) -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = job.parser(__doc__, _EXAMPLE, from_catalog=True)
+    parser = job.parser(__doc__, _EXAMPLE, from_catalog=True, reads_images=True)
     parser.add_argument("--images", metavar="DIR", help="folder below which a parquet's image paths lie")
     parser.add_argument("--decode", action="store_true", help="decode every kept image, to find damage inside")
     scoring.add_flags(parser)

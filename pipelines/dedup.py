@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = job.parser(__doc__, _EXAMPLE, dataset="dedup")
+    parser = job.parser(__doc__, _EXAMPLE, dataset="dedup", reads_images=True)
     parser.add_argument(
         "--against", nargs="+", action="extend", default=[], metavar="IMAGES",
         help="evaluation images: folders, shards, or hash lists",

@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser, limits = job.parser(__doc__, _EXAMPLE), Limits()
+    parser, limits = job.parser(__doc__, _EXAMPLE, reads_images=True), Limits()
     add = parser.add_argument
     add("--connections", type=int, default=limits.connections, metavar="N", help="open at a time, per worker")
     add("--per-host", type=int, default=limits.per_host, metavar="N", help="of these, to one host")

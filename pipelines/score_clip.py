@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = job.parser(__doc__, _EXAMPLE)
+    parser = job.parser(__doc__, _EXAMPLE, reads_images=True)
     scoring.add_flags(parser, required=True)
     return parser
 

@@ -2,16 +2,13 @@
 
 import re
 
+from renderers.confined import Nonsense
 from renderers.rules import GLYPH_RULES, PAGE_RULES, PDF_RULES, TEXT_RULES, WINDOW_RULES
 
 _MOST = 1 << 31  # of any count or coordinate: it has to fit the ledger's columns
 _OF_PAGES = {*PAGE_RULES, *GLYPH_RULES}
 _COUNTS = {"too_small", "blank", "too_few_characters", "too_many_characters", "crowded", "window_too_short"}
 _OF_WINDOWS = {*WINDOW_RULES, *TEXT_RULES, "window_too_long"}
-
-
-class Nonsense(Exception):
-    """An answer that our own code would never give."""
 
 
 def check(question: str, answer: dict, images: list[bytes]) -> None:

@@ -7,13 +7,13 @@ import gc
 import os
 import socket
 import sys
-import traceback
 
 import pymupdf
 from PIL import Image
 
 from corpus.bugs import bug_in
 from renderers import confine, frames
+from renderers.confined import settle
 from renderers.encoded import OutputSettings, encode_page
 from renderers.page import BadDocument
 from renderers.pdf import PdfSettings, open_pdf, render_page
@@ -26,35 +26,16 @@ def main() -> None:
     descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
     job = socket.socket(fileno=descriptor)
     try:
-        limits, _ = frames.receive(job)
-        _settle(job, descriptor, parent, limits)
+        limits = settle(job, descriptor, parent, _rehearse)
         _serve(job, limits["page_seconds"])
     except frames.Closed:
         os._exit(0)  # MuPDF's own cleanup may crash on what a hostile file left behind
 
 
-def _settle(job: socket.socket, descriptor: int, parent: int, limits: dict) -> None:
-    pymupdf.TOOLS.mupdf_display_errors(False)
-    pymupdf.TOOLS.mupdf_display_warnings(False)
-    try:
-        _rehearse()
-    except Exception as error:
-        frames.send(job, {"bug": str(bug_in(error) or "".join(traceback.format_exception(error)))})
-        os._exit(1)
-    try:
-        if limits["sandbox"]:
-            walls = confine.lock_up(descriptor, parent, limits["memory"])
-        else:
-            confine.die_with_parent(parent)
-            walls = confine.limit_process(limits["memory"])
-    except confine.NotConfined as error:
-        frames.send(job, {"refused": str(error)})
-        os._exit(1)
-    frames.send(job, {"walls": walls})
-
-
 def _rehearse() -> None:
     """Render a page of our own: libraries import what they need at its first use, and later no file opens any more."""
+    pymupdf.TOOLS.mupdf_display_errors(False)
+    pymupdf.TOOLS.mupdf_display_warnings(False)
     Image.preinit()
     document = pymupdf.open()
     page = document.new_page(width=300, height=200)

@@ -19,7 +19,7 @@ from corpus.bugs import Bug, raise_ours
 from corpus.readers.boundary import made_of
 from pipelines import render_pdf
 from pipelines.engine import job
-from pipelines.work import documents, stage
+from pipelines.work import documents
 from renderers import pdf
 from renderers.page import BadDocument
 from synth_ocr import textures
@@ -91,7 +91,7 @@ def page(text: str = "one line") -> bytes:
     [
         (records.image_header, records.Image, "open"),
         (records.decode_image, records, "to_rgb"),
-        (lambda data: stage._decode(data, 32, 24), stage.Image, "open"),
+        (lambda data: records.verify_image(data, (32, 24)), records.Image, "open"),
         (textures.decode_photo, textures, "max"),
     ],
 )

@@ -22,6 +22,7 @@ from pipelines.engine.quarantine import SHARE, STATUS, Quarantine, Quarantined, 
 from pipelines.engine.report import print_funnel, write_report
 from renderers.browsers import NoBrowser
 from renderers.confine import NotConfined
+from renderers.image_process import lock_up_images
 
 __all__ = ["Quarantined", "UserError", "find_inputs", "is_there", "main", "parser", "run"]
 _STORES = ("botocore", "aiobotocore", "gcsfs", "google", "azure")  # whose errors are nobody's bug
@@ -39,10 +40,12 @@ def parser(
     reads_input: bool = True,
     many_datasets: bool = False,
     from_catalog: bool = False,
+    reads_images: bool = False,
 ) -> argparse.ArgumentParser:
     """Return a parser with the flags all jobs share. `dataset` is the default name; `--help` ends with `example`.
 
-    A job that makes its samples out of nothing (`reads_input` false) has no --input. `many_datasets`: --dataset takes
+    A job that makes its samples out of nothing (`reads_input` false) has no --input, one that `reads_images` a sandbox
+    for them. `many_datasets`: --dataset takes
     several names and may be left out. `from_catalog`: what --input, --output and --dataset leave open, the catalog
     says (pipelines/work/places.py).
     """
@@ -76,6 +79,8 @@ def parser(
         make.add_argument("--dataset", default=dataset, required=dataset is None, metavar="NAME", help="catalog entry")
     make.add_argument("--catalog", metavar="FILE", help="default: the catalog.yaml of this checkout")
     make.add_argument("--workers", type=_count, metavar="N", help="0: in this process; default: every core")
+    if reads_images:
+        make.add_argument("--sandbox-images", action="store_true", help="read images in a process behind locks")
     make.add_argument(
         "--limit", type=_count, metavar="N", help="read at most N records of each split, for a quick look"
     )
@@ -138,7 +143,11 @@ def run(
         "passthrough": () if part_of else settings.get(PASSTHROUGH, ()),
     }  # fmt: skip
 
+    locked = getattr(args, "sandbox_images", False)
+    lock_up_images(locked)
+
     def run_one(split: Split, *state) -> Counts | cluster.Failed:
+        lock_up_images(locked)  # of a worker, too
         return attempted(lambda: _run_split(work, folder.url, split, sink_options, state))
 
     quarantine = Quarantine(folder, len(splits), args.max_quarantined)
@@ -278,6 +287,7 @@ def main(function: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         sys.exit("stopped; what is committed stays, the same command goes on from there")
     finally:
+        lock_up_images(False)
         cluster.stop()
 
 

@@ -19,7 +19,7 @@ from corpus.readers.boundary import made_of
 from corpus.readers.images import open_images
 from corpus.readers.rows import BadFile, BadRow, ImageRef
 from corpus.readers.slices import Slice, held, read
-from corpus.records import BadImage, EncodedImage, decode_image, image_header
+from corpus.records import BadImage, EncodedImage, image_header, verify_image
 from corpus.splits import Sink, Split
 from corpus.verdicts import Lost, dropped
 from pipelines.engine import job
@@ -196,7 +196,7 @@ class Pictures:
             self._guard.check_name(name)
             ext, width, height = image_header(data)
             if self._decode:
-                decode_image(data)
+                verify_image(data)
             if self._guard.looks:
                 self._guard.check_looks(data)
             return Picture(EncodedImage(data, ext, guards.all_ids(ref)), width, height)

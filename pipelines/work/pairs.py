@@ -11,7 +11,7 @@ from corpus.ledger import DROPPED, ERROR, KEPT
 from corpus.readers import pairs
 from corpus.readers.pairs import Pair
 from corpus.readers.rows import BadRow
-from corpus.records import BadImage, EncodedImage, Sample, decode_image
+from corpus.records import BadImage, EncodedImage, Sample, verify_image
 from corpus.splits import Sink, Split
 from pipelines.engine.thumbnails import Thumbnails
 from pipelines.work.clip_rule import ClipRule
@@ -94,7 +94,7 @@ class PairCleaner:
 
 def _decode(pair: Pair) -> None:
     try:
-        decode_image(pair.image)
+        verify_image(pair.image)
     except BadImage as error:
         pair.problem, pair.detail = error.kind, str(error)
 

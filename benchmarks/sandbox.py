@@ -1,9 +1,11 @@
-"""What the sandbox of the PDF parser costs: building its walls, and rendering behind them.
+"""What the sandbox costs: building its walls, rendering PDF pages behind them, reading images behind them.
 
   python -m benchmarks.sandbox --input 'pdfs/*.pdf' --copies 4
+  python -m benchmarks.sandbox --images 'photos/*.jpg'
 
 The walls are timed inside fresh processes that have imported nothing else; pages in CPU seconds of the job and its
-parser together, with and without locks, alternating, so that a busy machine hits both.
+parser together, with and without locks, alternating, so that a busy machine hits both; images likewise, where without
+locks there is no second process either.
 """
 
 import argparse
@@ -13,9 +15,13 @@ import socket
 import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+from corpus.records import decode_image, image_header, verify_image
+from renderers import image_process
 from renderers.confine import cpu_seconds
+from renderers.image_process import lock_up_images
 from renderers.pdf_process import PdfProcess, Rendered
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,7 +44,8 @@ _WALLS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--input", required=True, metavar="GLOB")
+    parser.add_argument("--input", metavar="GLOB", help="PDF documents")
+    parser.add_argument("--images", metavar="GLOB")
     parser.add_argument("--copies", type=int, default=1, help="how often to read the input in one measurement")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
@@ -46,6 +53,13 @@ def main() -> None:
         times = [_start(walls) for _ in range(30)]
         wall, cpu = (statistics.median(column) for column in zip(*times, strict=True))
         print(f"{name}: {wall:.2f} ms a start, {cpu:.2f} ms of CPU (medians of {len(times)})")
+    if args.images:
+        images([Path(path).read_bytes() for path in sorted(glob.glob(args.images))] * args.copies, args.rounds)
+    if args.input:
+        documents_behind_locks(args)
+
+
+def documents_behind_locks(args) -> None:
     documents = [Path(path).read_bytes() for path in sorted(glob.glob(args.input))] * args.copies
     pages(documents[: len(documents) // args.copies], True)
     ratios = []
@@ -72,6 +86,35 @@ def pages(documents: list[bytes], sandbox: bool) -> tuple[int, float]:
         before = _used(process)
         count = sum(isinstance(result, Rendered) for data in documents for result in process.render(data))
         return count, _used(process) - before
+
+
+def images(files: list[bytes], rounds: int) -> None:
+    """Print the CPU time of each way of reading images, here and behind locks: medians of alternating rounds."""
+    for name, work in _WAYS.items():
+        times = {locked: [] for locked in (False, True)}
+        for _ in range(rounds):
+            for locked, spent in times.items():
+                lock_up_images(locked)
+                before = _of_images()
+                for data in files:
+                    work(data)
+                spent.append((_of_images() - before) / len(files))
+        lock_up_images(False)
+        free, locked = map(statistics.median, times.values())
+        cost = f"{1000 * free:.2f} and {1000 * locked:.2f} ms, {100 * (locked / free - 1):+.1f} %"
+        print(f"{len(files)} images, {name}: {1 / free:,.0f} a second of CPU here, {1 / locked:,.0f} locked ({cost})")
+
+
+_WAYS = {
+    "header": image_header,
+    "header and check (--decode)": lambda data: (image_header(data), verify_image(data)),
+    "header and pixels": lambda data: (image_header(data), decode_image(data)),
+}
+
+
+def _of_images() -> float:
+    process = image_process._decoder._process
+    return time.process_time() + (cpu_seconds(process.pid) if process else 0)
 
 
 def _used(process: PdfProcess) -> float:

@@ -131,15 +131,22 @@ def main(argv: list[str] | None = None) -> int:
     # cuBLAS is deterministic only with a workspace chosen before it starts.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     import torch
+    from torch.distributed.checkpoint import CheckpointException
 
     from trainer.loop import NonFiniteLoss
     from trainer.run import run_stage
+    from trainer.storage import explain
 
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         run_stage(job_of(args, device))
     except (ValueError, FileNotFoundError, NonFiniteLoss) as error:
         print(f"trainer: {error}", file=sys.stderr)
+        return 1
+    except (Exception, CheckpointException) as error:  # torch's is a BaseException
+        if (text := explain(error, args.output)) is None:
+            raise
+        print(f"trainer: {text}", file=sys.stderr)
         return 1
     return 0
 

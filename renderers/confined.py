@@ -55,7 +55,7 @@ class ConfinedProcess:
 
     def stop(self) -> None:
         """End the process; the next question starts another."""
-        if self._process is None:
+        if self._process is None or self._socket is None:
             return
         self._socket.close()
         self._process.kill()
@@ -69,8 +69,10 @@ class ConfinedProcess:
         self, message: dict, blobs: list[bytes], check: Callable[[dict, list[bytes]], None]
     ) -> tuple[dict, list[bytes], float]:
         """Return the answer, its blobs and its cost in seconds. Raises Lost; Bug for a mistake of ours in there."""
+        assert self._process
+        process = self._process.pid
         try:
-            started, before = time.monotonic(), confine.cpu_seconds(self._process.pid)
+            started, before = time.monotonic(), confine.cpu_seconds(process)
             wall = self._wall_factor * self._seconds + 10
             reply, answered = self._exchange(message, blobs, started + wall)
             check(reply, answered)
@@ -78,7 +80,7 @@ class ConfinedProcess:
                 raise Bug(reply["bug"])
             # By our own clocks, as a captured process says what it likes; asleep it pays by the wall clock.
             asleep = (time.monotonic() - started) / max(1, self._wall_factor)
-            return reply, answered, max(confine.cpu_seconds(self._process.pid) - before, asleep)
+            return reply, answered, max(confine.cpu_seconds(process) - before, asleep)
         except Lost as error:
             lost = error
         except Nonsense as error:
@@ -89,6 +91,7 @@ class ConfinedProcess:
         raise lost
 
     def _exchange(self, message: dict, blobs: list[bytes], deadline: float) -> tuple[dict, list[bytes]]:
+        assert self._socket
         try:
             frames.send(self._socket, message, blobs, deadline)
             return frames.receive(self._socket, deadline)
@@ -102,6 +105,7 @@ class ConfinedProcess:
             raise self._post_mortem(error) from None
 
     def _post_mortem(self, error: Exception) -> Lost:
+        assert self._process
         try:
             status = self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:
@@ -148,11 +152,12 @@ def settle(job: socket.socket, descriptor: int, parent: int, rehearse: Callable[
         frames.send(job, {"bug": str(bug_in(error) or "".join(traceback.format_exception(error)))})
         os._exit(1)
     try:
+        walls: dict = {}
         if limits["sandbox"]:
             walls = confine.lock_up(descriptor, parent, limits["memory"])
         else:
             confine.die_with_parent(parent)
-            walls = confine.limit_process(limits["memory"])
+            confine.limit_process(limits["memory"])
     except confine.NotConfined as error:
         frames.send(job, {"refused": str(error)})
         os._exit(1)

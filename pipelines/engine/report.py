@@ -144,7 +144,7 @@ def _unreadable(folder: OutputFolder, manifests: Mapping[str, Manifest]) -> Iter
     """Yield what ledgers say of files that could not be read, or not to their end."""
     for split, manifest in manifests.items():
         if manifest.counts.errors.keys() & OF_FILES:
-            rows = pq.read_table(pa.BufferReader(folder.verified(manifest, "parquet")), columns=["rule", "detail"])
+            rows = folder.table(manifest, columns=["rule", "detail"])
             details = rows.filter(pc.is_in(rows["rule"], pa.array(sorted(OF_FILES))))["detail"].to_pylist()
             yield from (f"{detail} (split {split})" for detail in details)
 

@@ -138,7 +138,7 @@ def _remove_strangers(folder: OutputFolder) -> None:
 def _all_records(folder: OutputFolder) -> Iterator[str]:
     for split in folder.splits():
         with folder.fs.open(folder.path(f"{split}.{ROWS}"), "rb") as file:
-            for batch in pq.ParquetFile(file).iter_batches(_READ_ROWS, columns=["record"]):
+            for batch in pq.ParquetFile(file).iter_batches(_READ_ROWS, columns=["record"], use_threads=False):
                 yield from batch["record"].to_pylist()
 
 

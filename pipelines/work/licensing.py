@@ -49,7 +49,9 @@ def licences_of(folder: OutputFolder, manifests: Iterable[Manifest]) -> dict[str
     for manifest in manifests:
         table = folder.table(manifest, columns=["dataset", LICENCE, "tokens"])
         table = table.filter(table[LICENCE].is_valid())
-        summed = table.group_by(["dataset", LICENCE]).aggregate([("tokens", "sum"), ([], "count_all")])
+        summed = table.group_by(["dataset", LICENCE], use_threads=False).aggregate(
+            [("tokens", "sum"), ([], "count_all")]
+        )
         for row in summed.to_pylist():
             counts = found.setdefault(row["dataset"], {}).setdefault(row[LICENCE], {"samples": 0, "tokens": 0})
             counts["samples"] += row["count_all"]

@@ -31,6 +31,8 @@ def reading_order(lines: list[Line]) -> list[Line]:
         alone = [i for i in groups["right"] if len(lines[i].text) == 1]
         groups["right"] = [i for i in groups["right"] if i not in alone]
         groups["columns"] = sorted(groups["columns"] + alone)
+    few, many = sorted(("right", "left"), key=lambda setting: len(groups[setting]))
+    groups[many] = sorted(groups[many] + groups.pop(few))  # an address in an Arabic page stands in its place there
     groups = {setting: part for setting, part in groups.items() if part}
     order: list[int] = []
     for setting in sorted(groups, key=lambda name: (-len(groups[name]), name)):

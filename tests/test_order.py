@@ -104,3 +104,12 @@ def test_a_page_of_thousands_of_lines_ends():
     corners = rng.uniform(0, 2000, (3000, 2))
     lines = [Line(str(i), rect_quad((x, y, x + 40, y + 10))) for i, (x, y) in enumerate(corners.tolist())]
     assert sorted(line.text for line in reading_order(lines)) == sorted(line.text for line in lines)
+
+
+def test_a_line_in_the_other_direction_stands_in_its_place():
+    hebrew = [Line("שלום עולם", rect_quad((100, y, 300, y + 10))) for y in (20, 60, 80)]
+    address = Line("http://page.invalid", rect_quad((100, 40, 300, 50)))
+    assert reading_order([address, *hebrew]) == [hebrew[0], address, *hebrew[1:]]
+    english = [Line("hello world", rect_quad((100, y, 300, y + 10))) for y in (20, 60, 80)]
+    word = Line("שלום", rect_quad((100, 40, 300, 50)))
+    assert reading_order([word, *english]) == [english[0], word, *english[1:]]

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -42,8 +43,6 @@ def ledger(folder: StageFolder) -> list[dict]:
 
 
 def bytes_of(folder: StageFolder) -> dict[str, bytes]:
-    from pathlib import Path
-
     paths = sorted(Path(folder.path).iterdir())
     return {p.name: p.read_bytes() for p in paths if p.suffix.lstrip(".") in FILES or p.name == "corpus.json"}
 
@@ -340,8 +339,12 @@ def test_ocr_samples_of_any_source_must_be_legible_if_asked(tmp_path):
         page(2, "flat words", [[2, 2], [90, 2], [90, 3], [2, 3]]),
     ]
     assert {one.width for one in samples} == {96} and {one.height for one in samples} == {96}
-    _, counts = outcomes(tmp_path / "all", samples, dataset="synthdog-en")
+    everything, counts = outcomes(tmp_path / "all", samples, dataset="synthdog-en")
     assert counts == {("kept", None): 3}
+    measured = {row["key"][-1]: (row["advance"], row["ink_height"]) for row in ledger(everything)}
+    assert measured["0"] == pytest.approx((88 / 13 * 448 / 96, 84)) and measured["1"][0] < 2 and measured["2"][1] < 5
+    histograms = json.loads(Path(everything.path, "report.json").read_text())["histograms"]
+    assert {"advance", "ink_height"} <= {histogram["name"] for histogram in histograms}
     folder = build(tmp_path / "all" / "cleaned", tmp_path / "some", "--legible-at", "448")
     rows = [(r["outcome"], r["rule"], r["threshold"]) for r in ledger(folder)]
     assert set(rows) == {("kept", None, None), ("dropped", "narrow_text", 6.0), ("dropped", "low_text", 10.0)}

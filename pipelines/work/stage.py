@@ -6,7 +6,6 @@ Two passes bound the memory: the first keeps tokens alone, the second reads the 
 import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from math import inf
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +32,7 @@ from pipelines.work.licensing import COLUMN, RowLicence
 SCORES = {
     "dataset": pa.string(), "tokens": pa.int32(), "supervised": pa.int32(), "images": pa.int16(),
     "shapes_dropped": pa.int32(), "pack": pa.int32(),
+    "advance": pa.float32(), "ink_height": pa.float32(),  # of an OCR sample's worst lines, at the training size
 }  # fmt: skip
 GROUNDING = ("grounded_caption", "referring", "region_caption")
 
@@ -65,6 +65,7 @@ class Candidate:
     encoded: Encoded
     shapes_dropped: int
     ids: list[str]  # of its images, as their owners call them
+    legible: dict[str, float]  # advance and ink_height; of OCR samples
     licence: str | None = None  # its own, where its dataset's rows have such
 
 
@@ -134,9 +135,11 @@ class _Builder:
         except (BadSample, Unfit) as error:
             self._sink.lose(row.key + row.mark, row.row, error.verdict, dataset=row.dataset)
             return
+        placed = self._task == "ocr" and any(isinstance(result, Encoded) for _, result, _ in made)
+        legible = _worst_lines(sample, self._recipe.legible_at) if placed else {}
         self._sink.splits(row.row, len(made))
         for suffix, result, shapes_dropped in made:
-            self._settle(row, suffix, result, shapes_dropped, _ids_of(sample), licence)
+            self._settle(row, suffix, result, shapes_dropped, _ids_of(sample), legible, licence)
 
     def _make(self, sample: Sample) -> Iterator[tuple[str, Encoded | Unfit, int]]:
         """Yield (key suffix, tokens or why not, shapes dropped) for the samples that a cleaned one becomes."""
@@ -149,10 +152,7 @@ class _Builder:
                 yield "", Unfit("empty_text", 0, 1), 0
         else:
             _check_images(sample, placed=self._task in GROUNDING or self._task == "ocr")
-            results = list(format_sample(sample, self._task, self._recipe.languages))
-            if self._task == "ocr" and self._recipe.legible_at:
-                results = [_illegible(sample, Legibility(self._recipe.legible_at)) or result for result in results]
-            for result in results:
+            for result in format_sample(sample, self._task, self._recipe.languages):
                 if isinstance(result, Unfit):
                     yield result.suffix, result, 0
                 else:
@@ -160,15 +160,24 @@ class _Builder:
 
     def _settle(
         self, row: "_Row", suffix: str, result: Encoded | Unfit, shapes_dropped: int, ids: list[str],
-        licence: str | None,
+        legible: dict[str, float], licence: str | None,
     ) -> None:  # fmt: skip
         key, of = row.key + row.mark + suffix, row.key + suffix
-        unfit = result if isinstance(result, Unfit) else self._too_large(result)
+        unfit = result if isinstance(result, Unfit) else self._illegible(legible) or self._too_large(result)
         if unfit is None:
-            candidate = Candidate(key, of, row.row, row.dataset, row.place, result, shapes_dropped, ids, licence)
+            place = row.row, row.dataset, row.place
+            candidate = Candidate(key, of, *place, result, shapes_dropped, ids, legible, licence)
             self._candidates.append(candidate)
         else:
-            self._sink.lose(key, row.row, unfit.verdict, dataset=row.dataset)
+            self._sink.lose(key, row.row, unfit.verdict, dataset=row.dataset, **legible)
+
+    def _illegible(self, legible: dict[str, float]) -> Unfit | None:
+        if not (legible and self._recipe.legible_at):
+            return None
+        least, advance, ink = Legibility(self._recipe.legible_at), legible["advance"], legible["ink_height"]
+        if advance < least.advance:
+            return Unfit("narrow_text", advance, least.advance)
+        return Unfit("low_text", ink, least.ink) if ink < least.ink else None
 
     def _too_large(self, encoded: Encoded) -> Unfit | None:
         if len(encoded.images) > self._recipe.max_images:
@@ -225,24 +234,29 @@ class _Row:
     licensed: RowLicence | None = None
 
 
-def _illegible(sample: Sample, legibility: Legibility) -> Unfit | None:
-    """Return why a sample of valid lines cannot be read at the training size: the line that is worst; None: it can."""
+def _worst_lines(sample: Sample, train_size: int) -> dict[str, float]:
+    """Return the least advance and the least ink of a sample's lines after the squash, as columns of the ledger.
+
+    The training size itself where no line needs any of it.
+    """
+    legibility = Legibility(train_size or Legibility.train_size)
     measured = [
         legibility.measure(line["text"], line["quad"], sample.width, sample.height)
         for line in sample.annotations["lines"]
         if line["text"]
     ]
-    advance, ink = (min(values, default=inf) for values in zip(*measured, strict=True)) if measured else (inf, inf)
-    if advance < legibility.advance:
-        return Unfit("narrow_text", advance, legibility.advance)
-    return Unfit("low_text", ink, legibility.ink) if ink < legibility.ink else None
+    most = legibility.train_size
+    return {
+        "advance": min([most, *(advance for advance, _ in measured)]),
+        "ink_height": min([most, *(ink for _, ink in measured)]),
+    }
 
 
 def _kept_row(candidate: Candidate, pack: int) -> dict:
     return {
         "key": candidate.key, "row": candidate.row, "outcome": KEPT, "dataset": candidate.dataset, "pack": pack,
         "tokens": len(candidate.encoded.tokens), "supervised": int(candidate.encoded.loss.sum()),
-        "images": len(candidate.encoded.images), "shapes_dropped": candidate.shapes_dropped,
+        "images": len(candidate.encoded.images), "shapes_dropped": candidate.shapes_dropped, **candidate.legible,
         **({"licence": candidate.licence} if candidate.licence else {}),
     }  # fmt: skip
 

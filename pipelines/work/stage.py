@@ -165,8 +165,9 @@ class _Builder:
         key, of = row.key + row.mark + suffix, row.key + suffix
         unfit = result if isinstance(result, Unfit) else self._illegible(legible) or self._too_large(result)
         if unfit is None:
-            place = row.row, row.dataset, row.place
-            candidate = Candidate(key, of, *place, result, shapes_dropped, ids, legible, licence)
+            candidate = Candidate(
+                key, of, row.row, row.dataset, row.place, result, shapes_dropped, ids, legible, licence,
+            )  # fmt: skip
             self._candidates.append(candidate)
         else:
             self._sink.lose(key, row.row, unfit.verdict, dataset=row.dataset, **legible)

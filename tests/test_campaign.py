@@ -3,6 +3,7 @@
 import json
 import random
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -45,10 +46,25 @@ class Forgetful(Job):
             "import pathlib, subprocess, sys, time\n"
             "out = pathlib.Path(sys.argv[1]); out.mkdir(exist_ok=True); tried = (out / 'tried').exists()\n"
             "(out / 'tried').write_text('')\n"
-            "if not tried: subprocess.Popen(['sleep', '300'], start_new_session=True); time.sleep(60)\n"
+            "if not tried:\n"
+            "    subprocess.Popen(['sleep', '300'], start_new_session=True)\n"
+            "    pathlib.Path(sys.argv[1] + '-asleep').touch(); time.sleep(60)\n"
             "(out / 'result').write_text(f'killed before: {tried}')"
         )
         return [sys.executable, "-c", code, str(output)]
+
+
+class Once(random.Random):
+    """Chance that strikes as soon as a file is there, however busy the machine is."""
+
+    def __init__(self, path):
+        super().__init__(0)
+        self._path = path
+
+    def uniform(self, low, high):
+        while not self._path.exists():
+            time.sleep(0.05)
+        return 0.0
 
 
 def test_a_job_that_remembers_a_kill_is_found_out(tmp_path, monkeypatch):
@@ -57,7 +73,7 @@ def test_a_job_that_remembers_a_kill_is_found_out(tmp_path, monkeypatch):
     job = Forgetful("forgetful", "")
     whole = folder(tmp_path / "whole", tried="", result="killed before: False")
     output, log = tmp_path / "out", tmp_path / "log"
-    bout = crashes.kill_driver(job, output, log, 2, random.Random(0))
+    bout = crashes.kill_driver(job, output, log, 2, Once(tmp_path / "out-asleep"))
     assert (bout.strikes, bout.hits, bout.wrong) == (1, 1, ("sleep outlived its driver",) * 2)
     assert crashes.finish(job, output, whole, log).wrong == ("result differs",)
 

@@ -12,7 +12,9 @@ import re
 import tempfile
 import time
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import BinaryIO
 
@@ -26,6 +28,7 @@ from corpus.ledger import Counts
 from corpus.seals import SEAL, digest
 
 VERSION = "0.1.0"
+INDEX = ".index"  # corpus/folder_index.py
 JOB = "job.json"
 UNFINISHED = "unfinished.json"  # stands from a run's first split to its last: how many are planned
 QUARANTINED = "quarantined.json"  # the suffix of what is told of a split that a system error kept from happening
@@ -33,11 +36,13 @@ _NO_MANIFESTS = (
     JOB, UNFINISHED, "report.json", "corpus.json", "croissant.json", "llava.json", "sharegpt.json", "dataset_info.json",
 )  # fmt: skip
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss"}
+_MARKS = ("ETag", "etag", "md5Hash", "blob_id", "mtime", "LastModified", "last_modified", "updated")
 _TEMPORARY = re.compile(r"^\..+\.tmp$")
 _OURS = re.compile(
     r"^(?P<split>[a-z0-9_-]+)\.(tar|tar\.idx|idx|parquet|(urls|rows)\.parquet|json|quarantined\.json)$"
     r"|^report\.(html|json)$|^(DATACARD|README)\.md$"
 )
+_MANIFEST = re.compile(r"^[a-z0-9_-]+\.json$")
 
 
 class NoBucket(Exception):
@@ -66,6 +71,7 @@ class Manifest:
     seconds: float
     records: int | None = None  # in the input, by the reader's own count; a record may be several rows
     sizes: dict[str, int] | None = None  # in bytes, by file suffix; folders of earlier versions have none
+    changed: int | None = None  # rows whose text a cleaner changed; folders of earlier versions do not say
 
     @classmethod
     def from_json(cls, raw: bytes, where: str) -> "Manifest":
@@ -82,11 +88,23 @@ class Manifest:
 
     def seal(self) -> str:
         """Return the digest of all that it says, the time it took aside."""
-        return digest(asdict(self) | {"seconds": 0})
+        told = asdict(self) | {"seconds": 0}
+        return digest({name: value for name, value in told.items() if (name, value) != ("changed", None)})
 
     def to_json(self) -> bytes:
         """Return the content of the manifest's file."""
         return json.dumps(asdict(self) | {SEAL: self.seal()}, sort_keys=True, indent=1).encode()
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What one listing says of a folder: the size of every file by name, and of every manifest a mark of its version.
+
+    `marks` are by split, in order; `sizes` sorted by name.
+    """
+
+    sizes: dict[str, int]
+    marks: dict[str, str]
 
 
 class OutputFolder:
@@ -107,11 +125,30 @@ class OutputFolder:
 
     def sizes(self) -> dict[str, int]:
         """Return the size of each of the folder's files by name, sorted, from one listing."""
+        return self.listing().sizes
+
+    def listing(self) -> Listing:
+        """List the folder once."""
+        sizes, marks = {}, {}
+        for name, size, mark in sorted(self._listed()):
+            sizes[name] = size
+            if name.endswith(".json") and name not in _NO_MANIFESTS and _MANIFEST.match(name):
+                marks[name[:-5]] = f"{size} {mark}"
+        return Listing(sizes, marks)
+
+    def _listed(self) -> Iterator[tuple[str, int, object]]:
+        """Yield (name, size, mark of the version) of every file."""
+        if self.local:
+            # A million entries of fsspec's would take gigabytes.
+            with os.scandir(self.root) if os.path.isdir(self.root) else nullcontext(()) as found:
+                for file in found:
+                    about = file.stat()
+                    yield file.name, about.st_size, about.st_mtime_ns
+            return
         self.fs.invalidate_cache()
-        if not self.fs.isdir(self.root):
-            return {}
-        listed = self.fs.ls(self.root, detail=True)
-        return {entry["name"].rstrip("/").rpartition("/")[2]: entry["size"] for entry in sorted(listed, key=_by_name)}
+        for entry in self.fs.ls(self.root, detail=True) if self.fs.isdir(self.root) else ():
+            mark = next((entry[name] for name in _MARKS if entry.get(name)), "")
+            yield entry["name"].rstrip("/").rpartition("/")[2], entry["size"], mark
 
     def read(self, name: str) -> bytes:
         """Return a file's bytes."""
@@ -127,13 +164,18 @@ class OutputFolder:
             file.stream.write(data)
             file.commit()
 
-    def prepare(self, settings: dict, *, overwrite: bool = False) -> None:
-        """Make the folder ready for a run with `settings`: refuse another run's, sweep what a killed one left."""
+    def prepare(self, settings: dict, *, overwrite: bool = False) -> Listing:
+        """Make the folder ready for a run with `settings`: refuse another run's, sweep what a killed one left.
+
+        Returns what is there then.
+        """
         self._refuse_new_bucket()
         self.fs.makedirs(self.root, exist_ok=True)
-        names = self.names()
+        names = list((listing := self.listing()).sizes)
         if overwrite:
             self.remove([name for name in names if _OURS.match(name) or name == JOB])
+            if INDEX in names:
+                self.fs.rm(self.path(INDEX), recursive=True)
         elif JOB in names:
             _refuse_other_settings(self.url, self.settings(), settings)
         elif strangers := [name for name in names if not name.startswith(".")]:
@@ -141,9 +183,11 @@ class OutputFolder:
                 f"{self.url} holds files but no {JOB}, so no job of ours made it ({', '.join(strangers[:3])}); "
                 "name an empty folder"
             )
-        self.sweep()
-        if overwrite or JOB not in names:
-            self.write(JOB, json.dumps(settings, indent=1, sort_keys=True, ensure_ascii=False).encode())
+        self.remove([name for name in names if _TEMPORARY.match(name)])
+        if not overwrite and JOB in names:
+            return listing
+        self.write(JOB, json.dumps(settings, indent=1, sort_keys=True, ensure_ascii=False).encode())
+        return self.listing()
 
     def start(self, planned: int) -> None:
         """Note that a run of so many splits is under way, for those who read the folder meanwhile or after a crash."""
@@ -184,17 +228,13 @@ class OutputFolder:
 
     def manifests(self) -> dict[str, Manifest]:
         """Return the committed splits by id, in order."""
-        return {split: self.manifest(split) for split in self.splits()}
+        splits = self.splits()
+        with ThreadPoolExecutor(min(32, len(splits) or 1)) as pool:
+            return dict(zip(splits, pool.map(self.manifest, splits), strict=True))
 
     def splits(self) -> list[str]:
         """Return the ids of the committed splits, in order."""
-        names = (name for name in self.names() if name not in _NO_MANIFESTS)
-        return [name[:-5] for name in names if name.endswith(".json") and "." not in name[:-5] and _OURS.match(name)]
-
-    def complete(self, manifest: Manifest, sizes: Mapping[str, int]) -> bool:
-        """Whether a split's files are there, of the sizes that its manifest lists; `sizes` are the folder's."""
-        there = {suffix: sizes.get(f"{manifest.split}.{suffix}") for suffix in manifest.files}
-        return None not in there.values() and manifest.sizes in (None, there)
+        return list(self.listing().marks)
 
     def manifest(self, split: str) -> Manifest:
         """Return a committed split's manifest. Raises Damaged; FileNotFoundError for a split that has not happened."""
@@ -235,10 +275,6 @@ class OutputFolder:
             self.fs.rm_file(self.path(name))
 
 
-def _by_name(entry: dict) -> str:
-    return entry["name"]
-
-
 def _refuse_other_settings(url: str, theirs: dict, ours: dict) -> None:
     ours = json.loads(json.dumps(ours))
     differing = [f"{path}: {a!r} there, {b!r} now" for path, a, b in _differences(theirs, ours)]
@@ -274,13 +310,15 @@ class SplitFiles:
     def __getitem__(self, suffix: str) -> BinaryIO:
         return self._files[suffix].stream
 
-    def commit(self, counts: Counts, records: int, settings_digest: str, fingerprint: dict, source: dict) -> Manifest:
+    def commit(
+        self, counts: Counts, records: int, settings_digest: str, fingerprint: dict, source: dict, changed: int
+    ) -> Manifest:
         """Make the split happen: data files first, the manifest last."""
         counts.check(self.split)
         written = {suffix: file.commit() for suffix, file in self._files.items()}
         files, sizes = ({suffix: told[i] for suffix, told in written.items()} for i in (0, 1))
         seconds = round(time.monotonic() - self._started, 3)
-        about = (settings_digest, fingerprint, source, VERSION, seconds, records, sizes)
+        about = (settings_digest, fingerprint, source, VERSION, seconds, records, sizes, changed)
         manifest = Manifest(self.split, counts, files, *about)
         self._folder.write(f"{self.split}.json", manifest.to_json())
         return manifest

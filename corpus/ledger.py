@@ -143,6 +143,7 @@ class LedgerWriter:
         self._writer = pq.ParquetWriter(file, ledger_schema, compression="zstd", use_dictionary=repeating)
         self._pending: list[pa.Table] = []
         self._rows: list[dict] = []
+        self.changed = 0  # rows whose text a cleaner changed
         self._failing = 0
         self._last_detail = ""
         self._examples: list[str] = []
@@ -168,6 +169,7 @@ class LedgerWriter:
         ]
         whole = pa.table(columns, schema=self._schema)
         self.counts += Counts(unjudged=unjudged(whole, self._judged))
+        self.changed += whole.num_rows - whole["text_after"].null_count
         self._census.hear(whole)
         self._pending.append(whole)
         if sum(t.num_rows for t in self._pending) >= ROWS_PER_GROUP:

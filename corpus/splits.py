@@ -163,7 +163,8 @@ class Sink:
         if counts.kept != self._written:
             raise AssertionError(f"split {self._split.id}: {counts.kept} kept rows, {self._written} samples written")
         records = self._census.records
-        return self._files.commit(counts, records, self._digest, self._split.fingerprint, self._split.source)
+        about = self._split.fingerprint, self._split.source, self._ledger.changed
+        return self._files.commit(counts, records, self._digest, *about)
 
     def _close_shard(self) -> None:
         if self._shard.namesakes:

@@ -154,8 +154,8 @@ def test_a_record_that_outlived_its_split_or_its_place_in_the_plan_is_forgotten(
     quiet = whole(folder)
     run(folder)
     split = out.splits()[0]
-    Quarantine(out, 4).add(Split(split, {"url": "a"}), cluster.Failed("killed after the commit"))
-    Quarantine(out, 4).add(Split("gone-0", {"url": "b"}), cluster.Failed("its file is named no more"))
+    Quarantine(out, 4, 50, ()).add(Split(split, {"url": "a"}), cluster.Failed("killed after the commit"))
+    Quarantine(out, 4, 50, ()).add(Split("gone-0", {"url": "b"}), cluster.Failed("its file is named no more"))
     assert told(out, out.names())[1:] == ["gone-0 (b): its file is named no more"]
     run(folder)
     assert contents(folder / "out") == quiet

@@ -1,6 +1,7 @@
 """The shell that every job uses: one set of flags, resume, progress, the run's report."""
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,8 @@ import pyarrow as pa
 from corpus.bugs import Bug
 from corpus.catalog import CatalogError
 from corpus.damage import CorruptSample, Damaged
-from corpus.folder import VERSION, Manifest, NoBucket, OutputFolder, SettingsDiffer, digest
+from corpus.folder import VERSION, Listing, Manifest, NoBucket, OutputFolder, SettingsDiffer, digest
+from corpus.folder_index import Total, entries
 from corpus.ledger import BlownFuse, Counts, Fuse
 from corpus.passthrough import PASSTHROUGH, NoSuchColumn
 from corpus.rules import RuleTable, WrongMeasure
@@ -134,8 +136,9 @@ def run(
     told_as = f"{part_of}, pass {name}" if part_of else name
     settings = {"job": name, "version": VERSION, "dataset": args.dataset, "limit": args.limit, **settings}
     folder = OutputFolder(_output_url(args.output))
-    folder.prepare(settings, overwrite=args.overwrite)
-    todo, done = _divide(folder, splits, digest(settings), redo)
+    listing = folder.prepare(settings, overwrite=args.overwrite)
+    quarantine = Quarantine(folder, len(splits), args.max_quarantined, listing.sizes)
+    todo, done = _divide(folder, listing, splits, digest(settings), redo)
     sink_options = {
         "scores": dict(scores), "settings_digest": digest(settings), "fuse": fuse or Fuse(), "table": table,
         "judged": {} if part_of else _judged(rules, settings), "job": told_as,
@@ -150,11 +153,10 @@ def run(
         lock_up_images(locked)  # of a worker, too
         return attempted(lambda: _run_split(work, folder.url, split, sink_options, state))
 
-    quarantine = Quarantine(folder, len(splits), args.max_quarantined)
-    quarantine.tidy([split.id for split in todo])
+    touched = quarantine.tidy([split.id for split in todo]) or bool(todo) or len(listing.marks) != len(splits)
     if todo:
         folder.start(len(splits))
-    with Progress(name, len(splits), done) as progress:
+    with Progress(name, len(splits), len(splits) - len(todo), done) as progress:
         results = cluster.run_splits(run_one, todo, workers=args.workers, setup=setup, gpus_per_worker=gpus_per_worker)
         for split, result in results:
             if isinstance(result, cluster.Failed):
@@ -163,9 +165,11 @@ def run(
             else:
                 quarantine.release(split.id)
                 progress.add(result)
-    folder.sweep()
     folder.end()
-    counts = _finish(folder)
+    if touched:
+        folder.sweep()
+        listing = folder.listing()
+    counts = _finish(folder, listing)
     quarantine.close(told_as)
     return counts
 
@@ -200,30 +204,33 @@ def _output_url(output: str) -> str:
 
 
 def _divide(
-    folder: OutputFolder, splits: Sequence[Split], settings_digest: str, redo: Collection[str]
-) -> tuple[list[Split], list[Counts]]:
-    """Return (splits to run, counts of splits that are done). A split whose files are gone or cut is not done.
+    folder: OutputFolder, listing: Listing, splits: Sequence[Split], settings_digest: str, redo: Collection[str]
+) -> tuple[list[Split], Counts]:
+    """Return (splits to run, counts of those that are done). A split whose files are gone or cut is not done.
 
     The manifest of a split that is made anew is withdrawn, unless the job means to read what it redoes.
     """
-    manifests, sizes = folder.manifests(), folder.sizes()
-    _remove_superseded(folder, {name: manifests[name] for name in manifests.keys() - {split.id for split in splits}},
-                       {url for split in splits for url in _files_of(split.source)})  # fmt: skip
-    done = {
-        split.id: manifests[split.id].counts
-        for split in splits
-        if split.id in manifests
-        and split.id not in redo
-        and manifests[split.id].input == split.fingerprint
-        and manifests[split.id].settings_digest == settings_digest
-        and folder.complete(manifests[split.id], sizes)
-        and CorruptSample.kind not in manifests[split.id].counts.errors  # its input may be mended by now
-    }
+    planned, done, total, gone = {split.id: split for split in splits}, set(), Total(), []
+    for entry in entries(folder, listing):
+        split, counts = planned.get(entry.split), json.loads(entry.counts)
+        if split is None:
+            gone.append(entry.split)
+        elif (
+            split.id not in redo
+            and entry.is_of(split.fingerprint, settings_digest)
+            and entry.complete(listing.sizes)
+            and CorruptSample.kind not in counts["errors"]  # its input may be mended by now
+        ):
+            done.add(split.id)
+            total.add(counts)
+    if gone:
+        files = {url for split in splits for url in _files_of(split.source)}
+        _remove_superseded(folder, {name: folder.manifest(name) for name in gone}, files)
     todo = [split for split in splits if split.id not in done]
     for split in todo:
-        if split.id in manifests and split.id not in redo:
+        if split.id in listing.marks and split.id not in redo:
             folder.withdraw(split.id)
-    return todo, list(done.values())
+    return todo, total.counts()
 
 
 def _remove_superseded(folder: OutputFolder, gone: Mapping[str, Manifest], files: set[str]) -> None:
@@ -247,8 +254,8 @@ def _files_of(source: Mapping) -> Sequence[str]:
     return source.get("urls") or source.get("slice", {}).get("paths") or [source.get("url", "")]
 
 
-def _finish(folder: OutputFolder) -> Counts:
-    summary = write_report(folder)
+def _finish(folder: OutputFolder, listing: Listing) -> Counts:
+    summary = write_report(folder, listing)
     print_funnel(summary)
     print(f"\nreport: {folder.url}/report.html")
     return summary.counts

@@ -2,7 +2,6 @@
 
 import sys
 import time
-from collections.abc import Sequence
 
 from corpus.ledger import Counts
 
@@ -10,12 +9,12 @@ SECONDS_BETWEEN_LINES = 10
 
 
 class Progress:
-    """Splits and rows done, rows/s, kept %, errors, time left. `done` are splits that an earlier run committed."""
+    """Splits and rows done, rows/s, kept %, errors, time left. `earlier` splits, of `counts`, were done before."""
 
-    def __init__(self, name: str, splits: int, done: Sequence[Counts]):
-        self._name, self._splits, self._earlier = name, splits, len(done)
-        self._counts = sum(done, Counts())
-        self._finished, self._new_rows, self._failed = len(done), 0, 0
+    def __init__(self, name: str, splits: int, earlier: int, counts: Counts):
+        self._name, self._splits, self._earlier = name, splits, earlier
+        self._counts = counts
+        self._finished, self._new_rows, self._failed = earlier, 0, 0
         self._started = self._printed = time.monotonic()
         self._bar = None
 

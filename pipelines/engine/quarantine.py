@@ -9,7 +9,7 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 
 from corpus.bugs import LONGEST, bug_in, is_system
 from corpus.folder import QUARANTINED, OutputFolder
@@ -43,16 +43,18 @@ class Quarantine:
 
     folder: OutputFolder
     splits: int
-    share: float = SHARE
+    share: float
+    names: InitVar[Collection[str]]  # of the folder's files
 
-    def __post_init__(self) -> None:
-        self.held = set(_recorded(self.folder.names()))
+    def __post_init__(self, names: Collection[str]) -> None:
+        self.held = set(_recorded(names))
         self.errors: dict[str, str] = {}
 
-    def tidy(self, waiting: Collection[str]) -> None:
-        """Forget splits that are not waiting: they happened after all, or are planned no more."""
-        for split in self.held - set(waiting):
+    def tidy(self, waiting: Collection[str]) -> bool:
+        """Forget splits that are not waiting: they happened after all, or are planned no more. Were there any?"""
+        for split in (idle := self.held - set(waiting)):
             self.release(split)
+        return bool(idle)
 
     def add(self, split: Split, failed: Failed) -> None:
         """Set a split aside. Raises SplitFailed when there are more than the share."""
@@ -89,8 +91,7 @@ class Quarantine:
 
 def held_in(names: Collection[str]) -> list[str]:
     """Return the splits that are in quarantine, by the names of a folder's files: those that have no manifest too."""
-    there = set(names)
-    return [split for split in _recorded(names) if f"{split}.json" not in there]
+    return [split for split in _recorded(names) if f"{split}.json" not in names]
 
 
 def _recorded(names: Collection[str]) -> list[str]:

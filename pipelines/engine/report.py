@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from corpus.damage import CorruptSample, Damaged, how_to_mend
-from corpus.folder import Manifest, OutputFolder
+from corpus.damage import CorruptSample
+from corpus.folder import Listing, Manifest, OutputFolder
+from corpus.folder_index import Total, entries
 from corpus.ledger import BASE, DROPPED, ERROR, KEPT, OF_FILES, Counts
 from corpus.records import from_members
 from corpus.shards import IndexedShard
@@ -56,29 +57,32 @@ class Summary:
         return found + [f"not read: {detail}" for detail in self.unreadable]
 
 
-def summarise(folder: OutputFolder) -> Summary:
-    """Read manifests, ledgers and a few samples; check the conservation law over the whole folder."""
-    settings, manifests = folder.settings(), folder.manifests()
-    counts = sum((m.counts for m in manifests.values()), Counts())
+def summarise(folder: OutputFolder, listing: Listing | None = None) -> Summary:
+    """Read the index, a few ledgers and samples; check the conservation law over the whole folder."""
+    listing, total, seconds, changed, torn = listing or folder.listing(), Total(), 0.0, 0, []
+    settings = folder.settings()
+    for entry in entries(folder, listing):
+        total.add(told_counts := json.loads(entry.counts))
+        seconds, changed = seconds + entry.seconds, changed + entry.changed
+        torn += [entry.split] if told_counts["errors"].keys() & OF_FILES else []
+    counts = total.counts()
     counts.check(folder.url)
-    seconds = sum(manifest.seconds for manifest in manifests.values())
-    changed = sum(_changed(folder, split) for split in manifests)
-    summary = Summary(settings, counts, len(manifests), seconds, changed, funnel(counts, settings))
-    summary.unreadable = list(islice(_unreadable(folder, manifests), _FILES_NAMED))
-    summary.quarantined = told(folder, folder.names())
-    looked_at = _spread(sorted(manifests), _SPLITS_LOOKED_AT)
+    summary = Summary(settings, counts, len(listing.marks), seconds, changed, funnel(counts, settings))
+    summary.unreadable = list(islice(_unreadable(folder, sorted(torn)), _FILES_NAMED))
+    summary.quarantined = told(folder, listing.sizes)
+    looked_at = _spread(list(listing.marks), _SPLITS_LOOKED_AT)
     rows_each = SAMPLED_ROWS // max(1, len(looked_at))
-    ledgers = {split: _ledger_head(folder, manifests[split], rows_each) for split in looked_at}
+    ledgers = {split: _ledger_head(folder, folder.manifest(split), rows_each) for split in looked_at}
     if ledgers:
         rows = pa.concat_tables(ledgers.values())
         summary.histograms = _histograms(rows, settings.get("thresholds", {}))
-        summary.examples = {"kept": list(_kept_examples(folder, ledgers))} | _ledger_examples(rows, settings)
+        summary.examples = {"kept": list(_kept_examples(folder, listing, ledgers))} | _ledger_examples(rows, settings)
     return summary
 
 
-def write_report(folder: OutputFolder) -> Summary:
-    """Write report.html and report.json into the folder."""
-    summary = summarise(folder)
+def write_report(folder: OutputFolder, listing: Listing | None = None) -> Summary:
+    """Write report.html and report.json into the folder; `listing`, where there is one, says what it holds."""
+    summary = summarise(folder, listing)
     numbers = asdict(summary) | {"examples": None}
     folder.write("report.json", json.dumps(numbers, indent=1, ensure_ascii=False).encode())
     folder.write("report.html", _template().render(report=summary, bins=BINS).encode())
@@ -140,13 +144,12 @@ def _ledger_head(folder: OutputFolder, manifest: Manifest, rows: int) -> pa.Tabl
     return pa.Table.from_batches(batches, schema=parquet.schema_arrow)
 
 
-def _unreadable(folder: OutputFolder, manifests: Mapping[str, Manifest]) -> Iterator[str]:
-    """Yield what ledgers say of files that could not be read, or not to their end."""
-    for split, manifest in manifests.items():
-        if manifest.counts.errors.keys() & OF_FILES:
-            rows = folder.table(manifest, columns=["rule", "detail"])
-            details = rows.filter(pc.is_in(rows["rule"], pa.array(sorted(OF_FILES))))["detail"].to_pylist()
-            yield from (f"{detail} (split {split})" for detail in details)
+def _unreadable(folder: OutputFolder, splits: Sequence[str]) -> Iterator[str]:
+    """Yield what the ledgers of some splits say of files that could not be read, or not to their end."""
+    for split in splits:
+        rows = folder.table(folder.manifest(split), columns=["rule", "detail"])
+        details = rows.filter(pc.is_in(rows["rule"], pa.array(sorted(OF_FILES))))["detail"].to_pylist()
+        yield from (f"{detail} (split {split})" for detail in details)
 
 
 def _histograms(rows: pa.Table, thresholds: dict) -> list[dict]:
@@ -170,18 +173,6 @@ def histogram(name: str, column: pa.ChunkedArray, thresholds: list[float]) -> di
         "name": name, "counts": counts.tolist(), "low": float(low), "high": float(high),
         "thresholds": thresholds, "rows": len(values),
     }  # fmt: skip
-
-
-def _changed(folder: OutputFolder, split: str) -> int:
-    try:
-        with folder.fs.open(folder.path(f"{split}.parquet"), "rb") as file:
-            metadata = pq.ParquetFile(file).metadata
-        column = metadata.schema.to_arrow_schema().get_field_index("text_after")
-        groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-        return sum(group.num_rows - group.column(column).statistics.null_count for group in groups)
-    except (pa.ArrowException, OSError, AttributeError) as error:
-        where = f"{folder.url}/{split}.parquet"
-        raise Damaged(f"{where} cannot be read ({error}): {how_to_mend(where)}") from None
 
 
 def _ledger_examples(rows: pa.Table, settings: dict) -> dict[str, list[dict]]:
@@ -212,10 +203,10 @@ def _example(row: dict) -> dict:
     return row | {"image": _data_uri(data) if data else None, "shapes": []}
 
 
-def _kept_examples(folder: OutputFolder, ledgers: dict[str, pa.Table]) -> Iterator[dict]:
-    names, shown = set(folder.names()), 0
+def _kept_examples(folder: OutputFolder, listing: Listing, ledgers: dict[str, pa.Table]) -> Iterator[dict]:
+    shown = 0
     for split, ledger in ledgers.items():
-        if f"{split}.tar" not in names:
+        if f"{split}.tar" not in listing.sizes:
             kept = ledger.filter(pc.equal(ledger["outcome"], KEPT)).select(["key", "text_before", "text_after"])
             yield from ({"image": None, "shapes": [], **row} for row in kept.slice(0, 2).to_pylist())
             continue

@@ -9,9 +9,11 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
+from typing import Any
 
 import fsspec
 
+_last: dict[str, Any] = {}  # the listing that was asked last, and its entries by name
 _HASH = 12  # hexadecimal digits: half a million files with one name in as many folders do not meet
 _READABLE = 32  # characters
 _OF_OURS = re.compile(rf"-[0-9a-f]{{{_HASH}}}(?=-\d{{5}}$|$)")  # what an earlier job added to the name
@@ -55,13 +57,27 @@ def fingerprint(url: str, *, by_content: bool = False) -> dict:
     One that its server says nothing about is read.
     """
     fs, path = fsspec.core.url_to_fs(str(url))
-    info = fs.info(path)
+    info = listed(fs, path) or fs.info(path)
     mark = next((name for name in _MARKS if info.get(name)), None)
     if mark and not by_content:
         value = info[mark]
         return {"size": info["size"], mark.lower(): value if isinstance(value, (int, float)) else str(value)}
     with fs.open(path, "rb", block_size=1 << 22) as file:
         return {"size": info["size"], "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def listed(fs, path: str) -> dict | None:
+    """Return what a listing that the file system keeps says of a file, None where it keeps none.
+
+    fsspec itself looks through the whole listing for every file.
+    """
+    folder = path.rpartition("/")[0]
+    if not fs.dircache or folder not in fs.dircache:
+        return None
+    listing = fs.dircache[folder]
+    if _last.get("listing") is not listing:
+        _last.update(listing=listing, by_name={entry["name"]: entry for entry in listing})
+    return _last["by_name"].get(path)
 
 
 def grouped(urls: Sequence[str], about: int) -> Iterator[list[str]]:

@@ -7,6 +7,8 @@ from pathlib import Path, PurePosixPath
 
 import fsspec
 
+from corpus.inputs import listed
+
 _LOOKED_AT = 10_000  # files of a folder, for a hint
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 
@@ -79,7 +81,7 @@ def _remote_files(fs, paths: dict[str, str]) -> Iterator[str]:
         if fs.isdir(folder):
             fs.ls(folder, detail=True)  # into the file system's own cache, which isfile and info look into
     for path, pattern in paths.items():
-        if not fs.isfile(path):
+        if (listed(fs, path) or {}).get("type") != "file" and not fs.isfile(path):
             raise UserError(f"--input {pattern!r} {_why_nothing(pattern)}")
         yield fs.unstrip_protocol(path)
 

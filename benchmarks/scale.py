@@ -1,4 +1,3 @@
-#!/usr/bin/env python
 """What very many splits cost, and what an object store that fails costs: time, memory and requests.
 
 python benchmarks/scale.py folders --splits 500000          # a resume that finds nothing to do, and a report

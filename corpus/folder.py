@@ -100,7 +100,7 @@ class Manifest:
 class Listing:
     """What one listing says of a folder: the size of every file by name, and of every manifest a mark of its version.
 
-    `marks` are by split, in order; `sizes` sorted by name.
+    `marks` are by split, in order; `sizes` in none.
     """
 
     sizes: dict[str, int]
@@ -121,20 +121,20 @@ class OutputFolder:
 
     def names(self) -> list[str]:
         """List the folder's files, sorted; an absent folder is empty."""
-        return list(self.sizes())
+        return sorted(self.sizes())
 
     def sizes(self) -> dict[str, int]:
-        """Return the size of each of the folder's files by name, sorted, from one listing."""
+        """Return the size of each of the folder's files by name, from one listing."""
         return self.listing().sizes
 
     def listing(self) -> Listing:
         """List the folder once."""
         sizes, marks = {}, {}
-        for name, size, mark in sorted(self._listed()):
+        for name, size, mark in self._listed():
             sizes[name] = size
             if name.endswith(".json") and name not in _NO_MANIFESTS and _MANIFEST.match(name):
                 marks[name[:-5]] = f"{size} {mark}"
-        return Listing(sizes, marks)
+        return Listing(sizes, {split: marks[split] for split in sorted(marks)})
 
     def _listed(self) -> Iterator[tuple[str, int, object]]:
         """Yield (name, size, mark of the version) of every file."""
@@ -171,7 +171,7 @@ class OutputFolder:
         """
         self._refuse_new_bucket()
         self.fs.makedirs(self.root, exist_ok=True)
-        names = list((listing := self.listing()).sizes)
+        names = (listing := self.listing()).sizes
         if overwrite:
             self.remove([name for name in names if _OURS.match(name) or name == JOB])
             if INDEX in names:
@@ -180,7 +180,7 @@ class OutputFolder:
             _refuse_other_settings(self.url, self.settings(), settings)
         elif strangers := [name for name in names if not name.startswith(".")]:
             raise SettingsDiffer(
-                f"{self.url} holds files but no {JOB}, so no job of ours made it ({', '.join(strangers[:3])}); "
+                f"{self.url} holds files but no {JOB}, so no job of ours made it ({', '.join(sorted(strangers)[:3])}); "
                 "name an empty folder"
             )
         self.remove([name for name in names if _TEMPORARY.match(name)])
@@ -318,8 +318,8 @@ class SplitFiles:
         written = {suffix: file.commit() for suffix, file in self._files.items()}
         files, sizes = ({suffix: told[i] for suffix, told in written.items()} for i in (0, 1))
         seconds = round(time.monotonic() - self._started, 3)
-        about = (settings_digest, fingerprint, source, VERSION, seconds, records, sizes, changed)
-        manifest = Manifest(self.split, counts, files, *about)
+        about = (settings_digest, fingerprint, source, VERSION, seconds, records, sizes)
+        manifest = Manifest(self.split, counts, files, *about, changed=changed)
         self._folder.write(f"{self.split}.json", manifest.to_json())
         return manifest
 

@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -63,53 +63,57 @@ class Total:
     """A sum of many counts, without a new sum for each."""
 
     def __init__(self) -> None:
-        self._numbers: Counter[str] = Counter()
-        self._by: dict[str, Counter[str]] = {name: Counter() for name in ("dropped", "errors", "unjudged")}
+        self._sum = Counts(dropped=Counter(), errors=Counter(), unjudged=Counter())
 
     def add(self, counts: Mapping) -> None:
         """Add counts as a manifest tells them."""
         for name, value in counts.items():
-            if name in self._by:
-                self._by[name].update(value)
+            if isinstance(value, int):
+                setattr(self._sum, name, getattr(self._sum, name) + value)
             else:
-                self._numbers[name] += value
+                getattr(self._sum, name).update(value)
 
     def counts(self) -> Counts:
         """Return the sum."""
-        return Counts(**self._numbers, **{name: dict(sorted(found.items())) for name, found in self._by.items()})
+        return self._sum + Counts()
 
 
 def entries(folder: OutputFolder, listing: Listing) -> Iterator[Entry]:
     """Yield what is known of every committed split of a folder, in no order. Raises Damaged.
 
-    Reads the manifests that no index file tells of; BATCH of them or more make a new one.
+    Reads the manifests that no index file tells of; each BATCH of them or more makes a new one.
     """
-    told, files = _indexed(folder, listing)
-    for batch in told.to_batches(max_chunksize=_AT_ONCE):
-        yield from map(Entry._make, zip(*(column.to_pylist() for column in batch.columns[1:]), strict=True))
-    known = set(told["split"].to_pylist())
+    known: set[str] = set()
+    for table in _indexed(folder, listing):
+        fresh = table.filter(pa.array((split not in known for split in table["split"].to_pylist()), pa.bool_()))
+        yield from map(Entry._make, zip(*(column.to_pylist() for column in fresh.columns[1:]), strict=True))
+        known.update(fresh["split"].to_pylist())
     unknown = [split for split in listing.marks if split not in known]
     del known
-    read = []
-    for entry in _read(folder, unknown):
-        yield entry
-        read.append((listing.marks[entry.split], *entry))
-    if len(read) >= BATCH:
-        new = pa.table([pa.array(column, field.type) for column, field in
-                        zip(zip(*read, strict=True), _SCHEMA, strict=True)], schema=_SCHEMA)  # fmt: skip
-        _write(folder, *((pa.concat_tables([told, new]), files) if len(files) >= MOST_FILES else (new, ())))
+    for start in range(0, len(unknown), _AT_ONCE):
+        read = _read(folder, unknown[start : start + _AT_ONCE])
+        yield from read
+        if len(read) >= BATCH:
+            columns = zip(*((listing.marks[entry.split], *entry) for entry in read), strict=True)
+            _write(folder, pa.table(list(map(pa.array, columns)), names=_SCHEMA.names).cast(_SCHEMA))
 
 
-def _indexed(folder: OutputFolder, listing: Listing) -> tuple[pa.Table, list[str]]:
-    """Return what the index files tell of splits as they are now, and the files' names."""
-    inner = OutputFolder(f"{folder.url}/{INDEX}") if INDEX in listing.sizes else None
-    files = [name for name in inner.names() if name.endswith(".parquet")] if inner else []
-    tables = [_SCHEMA.empty_table()]
+def _indexed(folder: OutputFolder, listing: Listing) -> Iterator[pa.Table]:
+    """Yield what the index files tell of splits as they are now; when the files are many, they are joined."""
+    if INDEX not in listing.sizes:
+        return
+    inner, told = OutputFolder(f"{folder.url}/{INDEX}"), []
+    files = [name for name in inner.names() if name.endswith(".parquet")]
     for name in files:
-        raw = inner.read(name) if inner else b""
-        if name == _name(raw):  # else it was cut or altered, and the manifests are read
-            tables.append(_valid(pq.read_table(pa.BufferReader(raw), schema=_SCHEMA), listing))
-    return pa.concat_tables(tables), files
+        raw = inner.read(name)
+        if name != _name(raw):  # it was cut or altered: the manifests are read
+            continue
+        for batch in pq.ParquetFile(pa.BufferReader(raw)).iter_batches(_AT_ONCE):
+            table = _valid(pa.Table.from_batches([batch]), listing)
+            told += [table] if len(files) >= MOST_FILES else []
+            yield table
+    if told:
+        _write(folder, pa.concat_tables(told), files)
 
 
 def _valid(table: pa.Table, listing: Listing) -> pa.Table:
@@ -117,10 +121,9 @@ def _valid(table: pa.Table, listing: Listing) -> pa.Table:
     return table.filter(pa.array((listing.marks.get(split) == mark for split, mark in pairs), pa.bool_()))
 
 
-def _read(folder: OutputFolder, splits: list[str]) -> Iterator[Entry]:
-    with ThreadPoolExecutor(min(READERS, max(1, len(splits)))) as pool:
-        for start in range(0, len(splits), _AT_ONCE):
-            yield from pool.map(lambda split: _entry(folder, folder.manifest(split)), splits[start : start + _AT_ONCE])
+def _read(folder: OutputFolder, splits: list[str]) -> list[Entry]:
+    with ThreadPoolExecutor(min(READERS, len(splits))) as pool:
+        return list(pool.map(lambda split: _entry(folder, folder.manifest(split)), splits))
 
 
 def _entry(folder: OutputFolder, manifest: Manifest) -> Entry:
@@ -144,12 +147,12 @@ def _changed(folder: OutputFolder, split: str) -> int:
         raise Damaged(f"{where} cannot be read ({error}): {how_to_mend(where)}") from None
 
 
-def _write(folder: OutputFolder, table: pa.Table, replaced: Iterable[str]) -> None:
+def _write(folder: OutputFolder, table: pa.Table, replaced: Sequence[str] = ()) -> None:
     inner, file = OutputFolder(f"{folder.url}/{INDEX}"), io.BytesIO()
     pq.write_table(table.take(pc.sort_indices(table["split"])), file, compression="zstd")
     inner.fs.makedirs(inner.root, exist_ok=True)
-    inner.write(_name(file.getvalue()), file.getvalue())
-    inner.remove([name for name in replaced if name != _name(file.getvalue())])
+    inner.write(name := _name(file.getvalue()), file.getvalue())
+    inner.remove([old for old in replaced if old != name])
 
 
 def _name(raw: bytes) -> str:

@@ -19,7 +19,7 @@ from corpus.verdicts import Verdict
 URLS = "urls.parquet"  # the suffix of a table of rows that name their images
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Split:
     """One input file, or a fixed slice of one, named by corpus.inputs. `source` is what the work function reads.
 

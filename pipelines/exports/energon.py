@@ -84,7 +84,7 @@ def prepare(folder: OutputFolder, manifests: Iterable[Manifest], *, packs: bool)
     if meta.fs.exists(meta.path(INFO)):
         meta.fs.rm_file(meta.path(INFO))
     account = Account()
-    with tempfile.TemporaryDirectory() as temporary, Progress("energon", len(shards), []) as progress:
+    with tempfile.TemporaryDirectory() as temporary, Progress("energon", len(shards), 0, Counts()) as progress:
         path = Path(temporary) / "index.sqlite"
         with sqlite3.connect(path) as database:
             database.executescript(_TABLES)

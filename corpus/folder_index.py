@@ -83,13 +83,13 @@ def entries(folder: OutputFolder, listing: Listing) -> Iterator[Entry]:
 
     Reads the manifests that no index file tells of; each BATCH of them or more makes a new one.
     """
-    known: set[str] = set()
+    left = set(listing.marks)
     for table in _indexed(folder, listing):
-        fresh = table.filter(pa.array((split not in known for split in table["split"].to_pylist()), pa.bool_()))
+        splits = table["split"].to_pylist()
+        fresh = table.filter(pa.array((split in left for split in splits), pa.bool_()))
         yield from map(Entry._make, zip(*(column.to_pylist() for column in fresh.columns[1:]), strict=True))
-        known.update(fresh["split"].to_pylist())
-    unknown = [split for split in listing.marks if split not in known]
-    del known
+        left.difference_update(splits)
+    unknown = sorted(left)
     for start in range(0, len(unknown), _AT_ONCE):
         read = _read(folder, unknown[start : start + _AT_ONCE])
         yield from read

@@ -4,6 +4,7 @@ import json
 import os
 from dataclasses import asdict
 
+import pyarrow.parquet as pq
 import pytest
 
 from corpus import folder_index
@@ -145,3 +146,12 @@ def test_few_splits_have_no_index_and_bytes_do_not_tell_whether_there_is_one(fol
     monkeypatch.setattr(folder_index, "BATCH", 1000)
     run(folder, "--overwrite")
     assert contents(folder / "out") == indexed and not (folder / "out" / ".index").exists()
+
+
+def test_two_index_files_that_tell_of_one_split_count_it_once(folder):
+    run(folder)
+    out, (name,) = OutputFolder(f"{folder}/out"), index_of(folder)
+    table = pq.read_table(folder / "out" / ".index" / name)
+    folder_index._write(out, table.slice(1, 3))
+    assert len(index_of(folder)) == 2
+    assert sorted(entry.split for entry in entries(out, out.listing())) == out.splits()

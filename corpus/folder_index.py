@@ -108,7 +108,7 @@ def _indexed(folder: OutputFolder, listing: Listing) -> Iterator[pa.Table]:
         raw = inner.read(name)
         if name != _name(raw):  # it was cut or altered: the manifests are read
             continue
-        for batch in pq.ParquetFile(pa.BufferReader(raw)).iter_batches(_AT_ONCE):
+        for batch in pq.ParquetFile(pa.BufferReader(raw)).iter_batches(_AT_ONCE, use_threads=False):
             table = _valid(pa.Table.from_batches([batch]), listing)
             told += [table] if len(files) >= MOST_FILES else []
             yield table

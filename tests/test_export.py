@@ -132,6 +132,18 @@ def test_a_stage_gives_the_same_dialogues_as_its_cleaned_folders(cleaned, tmp_pa
     assert all(ours["conversations"] == theirs["conversations"] for ours, theirs in own) and len(own) > 70
 
 
+@pytest.mark.parametrize("form", ["llava", "sharegpt"])
+def test_dialogues_come_back_from_the_tokens_of_stage_3(cleaned, tmp_path, form):
+    build(cleaned, tmp_path / "stage", "--dataset", "chat-sft", stage=3)
+    run(cleaned / "chat-sft", "--to", form, tmp_path / "direct")
+    run(tmp_path / "stage", "--to", form, tmp_path / "decoded")
+    direct, decoded = (dialogues(tmp_path / name, form) for name in ("direct", "decoded"))
+    assert {key: each["conversations"] for key, each in decoded.items()} == {
+        f"chat/{key}": each["conversations"] for key, each in direct.items()
+    }
+    assert len(decoded) == EACH
+
+
 def test_both_formats_drop_what_they_cannot_hold_and_say_why(tmp_path):
     (first, _), (second, _) = drawn(0), drawn(1)
     user, said = {"role": "user", "text": "Look", "images": [0]}, {"role": "assistant", "text": "Yes"}
@@ -343,6 +355,9 @@ def test_what_makes_no_sense_is_refused(cleaned, tmp_path):
     build(cleaned, tmp_path / "stage")
     with pytest.raises(UserError, match="cleaned folders and stage folders together"):
         run(cleaned, tmp_path / "stage", "--to", "parquet", tmp_path / "out")
+    (tmp_path / "stage" / "unfinished.json").write_text('{"planned": 9}')
+    with pytest.raises(UserError, match="is not finished"):
+        run(tmp_path / "stage", "--to", "parquet", tmp_path / "out")
     (tmp_path / "stage" / "corpus.json").unlink()
     with pytest.raises(UserError, match="no finished stage folder"):
         run(tmp_path / "stage", "--to", "parquet", tmp_path / "out")

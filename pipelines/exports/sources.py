@@ -30,6 +30,8 @@ def open_sources(paths: Iterable[str], *, one_kind: bool) -> list[Opened]:
     unfinished = [folder.folder.url for folder in opened if is_stage(folder) and folder.stage is None]
     if unfinished:
         raise UserError(f"{unfinished[0]} is no finished stage folder: build_stage.py writes {packs.CORPUS} last")
+    if filling := [folder.folder.url for folder in opened if folder.folder.planned() is not None]:
+        raise UserError(f"{filling[0]} is not finished: run its command to the end")
     if one_kind and len({is_stage(folder) for folder in opened}) > 1:
         raise UserError("cleaned folders and stage folders together: name the one kind or the other")
     return opened

@@ -49,7 +49,7 @@ def phones(text: str, language: str = "en") -> list[str]:
         return []
     import phonenumbers
 
-    found = {}
+    found: dict[tuple[int, int], str] = {}
     for region in (None, *_REGIONS.get(language, ())):
         for match in phonenumbers.PhoneNumberMatcher(text, region, phonenumbers.Leniency.VALID, max_tries=1000):
             if _written_as_a_number(match.raw_string):

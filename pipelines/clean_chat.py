@@ -114,7 +114,8 @@ class _Cleaner:
     def clean(self, chat: ChatRow, key: str, row: int) -> None:
         """Write a dialogue's sample, or why there is none."""
         turns = list(turns_of(chat))
-        columns = {"turns": len(turns), "pictures": len(chat.images), "characters": sum(len(t["text"]) for t in turns)}
+        columns: dict[str, float] = {"turns": len(turns), "pictures": len(chat.images)}
+        columns["characters"] = sum(len(turn["text"]) for turn in turns)
         try:
             columns |= self._measured(turns)
             if verdict := self._table.judge(self._active, columns):

@@ -22,12 +22,12 @@ from corpus.splits import Split
 from pipelines.engine import job
 from pipelines.render_html import render_split
 from pipelines.work import pages
-from renderers import html as html_renderer
 from renderers import rules
 from renderers.charset import decode_html
 from renderers.chromium import Chromium
 from renderers.encoded import OutputSettings
 from renderers.html import BrowserLimits, HtmlRenderer, HtmlSettings
+from renderers.tab import Tab
 from renderers.windows import Budget
 
 SETTINGS = HtmlSettings(width=1024, max_height=8192, plain=1.0)
@@ -42,7 +42,7 @@ def main() -> None:
     args = parser.parse_args()
     paths = sorted(glob.glob(args.input, recursive=True))
     reading: list[float] = []
-    html_renderer._Tab.call = timed(html_renderer._Tab.call, reading)
+    Tab.call = timed(Tab.call, reading)
     whole_job(paths[:1])  # imports and caches, which a job of any size pays once
     ratios = []
     for _ in range(args.rounds):
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def timed(call, times: list[float]):
-    """Wrap `_Tab.call`: note how long reading the lines takes, as seen from outside the browser."""
+    """Wrap `Tab.call`: note how long reading the lines takes, as seen from outside the browser."""
 
     async def call_and_note(self, name: str, *arguments):
         started = asyncio.get_running_loop().time()

@@ -275,7 +275,8 @@ def _without_first(items):
 
 
 def committed(output: Path) -> list[str]:
-    return sorted(path.name for path in output.glob("*") if path.name != "job.json" and path.is_file())
+    about = ("job.json", "unfinished.json")  # the settings, and the note of a run under way
+    return sorted(path.name for path in output.glob("*") if path.name not in about and path.is_file())
 
 
 def job_name(name: str) -> str:

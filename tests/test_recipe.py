@@ -153,7 +153,8 @@ WRONG = {
         GOOD.replace("{crawl: 100, shop: 50}", "{crawl: {vqa: 3}, shopp: 50,\n    talk: many, grit: 7}").replace(
             "\n  talk:", "\n  boxes: {like: visual-genome, input: talk.json, images: .}\n  talk:").replace(
             "  3: {train", "  2: {mixture: {boxes: 5}}\n  3: {train"),
-        [r":13: crawl has no task 'vqa'; its tasks are caption", r":13: the recipe has no dataset 'shopp' \(did you mean 'shop'\?\)",
+        [r":10: boxes has images of visual-genome and coco, as these evaluation sets have",
+         r":13: crawl has no task 'vqa'; its tasks are caption", r":13: the recipe has no dataset 'shopp' \(did you mean 'shop'\?\)",
          r":14: stages.1.mixture.talk: number or dictionary expected, found 'many'", r":14: the recipe has no dataset 'grit'",
          r":15: boxes has tasks referring, region_caption: say how many of each"],
     ),
@@ -208,6 +209,16 @@ def test_what_a_machine_lacks_is_a_problem_unless_the_dataset_is_optional(here, 
     plan = make_plan("r.yaml")
     assert plan.left_out == ["synthdog-en", "common-crawl-html"]
     assert not {"cleaned/synthdog-en", "cleaned/common-crawl-html"} & {task.step.name for task in plan.tasks}
+
+
+def test_images_of_evaluation_sets_that_nothing_tells_apart_are_a_problem(here):
+    own = "  coco-caption: {input: talk.json, images: more, do: [clean: {X}]}\n"
+    text = GOOD.replace("  talk:", own + "  talk:")
+    (found,) = problems(text.replace("X", ""))
+    assert found.startswith("r.yaml:10: coco-caption has images of coco, as these evaluation sets have")
+    assert "pipelines/guard.py add" in found and "--no-guard" in found
+    Path("r.yaml").write_text(text.replace("X", "no-guard: []"))
+    assert "cleaned/coco-caption" in {task.step.name for task in make_plan("r.yaml").tasks}
 
 
 def test_what_was_packed_stays_what_it_was(here, monkeypatch):

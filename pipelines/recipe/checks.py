@@ -3,6 +3,7 @@
 Each check notes what is wrong, with the recipe's line; none of them stops another.
 """
 
+import argparse
 import glob
 import os
 import shutil
@@ -18,6 +19,7 @@ from pipelines.recipe import columns, weights
 from pipelines.recipe import flags as job_flags
 from pipelines.recipe.read import Reading
 from pipelines.recipe.steps import Step
+from pipelines.work import guards
 
 IMAGES_BESIDE = ("clean_vqa", "clean_grounding")  # whose files never hold images
 NEEDS = {"make_ocr": FRIBIDI, "render_html": BROWSER}
@@ -53,6 +55,7 @@ def check(reading: Reading, steps: Sequence[Step], missing: Sequence[Lack], done
                 reading.wrong((*where, flag), f"{flag}: there is no {path}")
         found = list(_inputs(reading, step))
         columns.check(reading, step, found)
+        _check_guard(reading, step)
         files |= {url: int(_size(url)) for url in found}
     if reading.recipe.stages:
         weights.check(reading)
@@ -102,6 +105,20 @@ def _check_reads(reading: Reading, step: Step) -> None:
         )
     elif part and part.input and not job_flags.takes(step.job, "input"):
         reading.wrong(("datasets", step.dataset, "input"), f"{step.job} reads no files: leave `input` out")
+
+
+def _check_guard(reading: Reading, step: Step) -> None:
+    """Evaluation sets that share images with a dataset must be known, or given up, before its cleaning begins."""
+    lists = [path for flag, path in step.paths if flag == "exclude"]
+    if not step.dataset or not job_flags.takes(step.job, "no-guard") or not all(map(_is_there, lists)):
+        return
+    parser = argparse.ArgumentParser(add_help=False)
+    guards.add_guard_flag(parser)
+    try:
+        found, _ = parser.parse_known_args(step.words[1:], argparse.Namespace(exclude=lists))
+        guards.settings(found, reading.catalog[step.dataset])
+    except job.UserError as error:
+        reading.wrong(("datasets", step.dataset), " ".join(str(error).split()))
 
 
 def _check_machine(reading: Reading, step: Step, missing: Sequence[Lack]) -> None:

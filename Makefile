@@ -1,5 +1,5 @@
 # make demo   a raw crawl is made, cleaned, packed and trained on; a few minutes on a fresh machine
-# make test   the tests, about six minutes; `make test-slow` runs the long ones: crashes, clusters, learning by heart
+# make test   the tests, about eight minutes; `make test-slow` runs the long ones: crashes, clusters, learning by heart
 # make learn  a small model learns to read and to point from generated scenes; a quarter of an hour on two cores
 # make campaign  kills, freezes and starves every job for an hour (MINUTES=5: less); run again, it goes on
 # make mutants  plants deliberate bugs, one at a time, and lists those that no test notices; half an hour

@@ -7,6 +7,7 @@ import torch
 
 from trainer.attention import SPANS, attend
 from trainer.convert import qwen_to_qwen2, qwen_to_qwen2_config, read_safetensors
+from trainer.quantise import hush_torchao
 
 
 def build_language(fields: dict):
@@ -15,6 +16,7 @@ def build_language(fields: dict):
     Its attention is ours (see trainer.attention). Raises ValueError for an architecture that would not hand it what
     it needs, and would silently let samples see each other.
     """
+    hush_torchao()  # transformers imports it
     from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
 
     AttentionInterface.register(SPANS, attend)

@@ -5,6 +5,7 @@ a cap on memory, a cap on CPU time per question that the kernel enforces inside 
 JSON and raw bytes, never pickle, and what it answers is checked: a captured one may send anything.
 """
 
+import gc
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from corpus import verdicts
 from corpus.bugs import Bug, bug_in
 from renderers import confine, frames
 
@@ -143,8 +145,36 @@ class ConfinedProcess:
         self.walls = reply["walls"]
 
 
-def settle(job: socket.socket, descriptor: int, parent: int, rehearse: Callable[[], None]) -> dict:
-    """In the process: rehearse, build the walls, tell the job. Return the limits that it gave."""
+def serve(rehearse: Callable[[], None], answer: Callable[[dict, list[bytes]], tuple[dict, list[bytes]]]) -> None:
+    """In the process: settle, then answer until the other side closes; `answer` raises verdicts.Lost for bad data."""
+    descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
+    job = socket.socket(fileno=descriptor)
+    try:
+        limits = _settle(job, descriptor, parent, rehearse)
+        gc.freeze()
+        gc.disable()  # thousands of characters at once look like a leak to it; between answers it costs nothing
+        while True:
+            request, blobs = frames.receive(job)
+            confine.limit_cpu(limits["page_seconds"])
+            frames.send(job, *_answered(answer, request, blobs))
+            gc.collect()
+    except frames.Closed:
+        os._exit(0)  # a library's own cleanup may crash on what a hostile file left behind
+
+
+def _answered(answer: Callable, request: dict, blobs: list[bytes]) -> tuple[dict, list[bytes]]:
+    try:
+        return answer(request, blobs)
+    except verdicts.Lost as error:
+        return {"failed": error.kind, "detail": str(error)}, []
+    except Exception as error:
+        if (bug := bug_in(error)) is None:
+            raise
+        return {"bug": str(bug)}, []
+
+
+def _settle(job: socket.socket, descriptor: int, parent: int, rehearse: Callable[[], None]) -> dict:
+    """Rehearse, build the walls, tell the job. Return the limits that it gave."""
     limits, _ = frames.receive(job)
     try:
         rehearse()

@@ -4,30 +4,13 @@ Started as `python -m renderers.image_worker SOCKET_FD PARENT_PID`; everything e
 """
 
 import io
-import os
-import socket
-import sys
 
 import numpy as np
 from PIL import Image
 
-from corpus.bugs import bug_in
-from corpus.records import BadImage, decode_image, image_header, verify_image
-from renderers import confine, frames
-from renderers.confined import settle
+from corpus.records import decode_image, image_header, verify_image
+from renderers.confined import serve
 from renderers.image_process import KEPT_INFO
-
-
-def main() -> None:
-    """Serve until the other side of the socket closes."""
-    descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
-    job = socket.socket(fileno=descriptor)
-    try:
-        limits = settle(job, descriptor, parent, _rehearse)
-        while True:
-            _answer(job, limits["page_seconds"])
-    except frames.Closed:
-        os._exit(0)
 
 
 def _rehearse() -> None:
@@ -42,19 +25,13 @@ def _rehearse() -> None:
         verify_image(file.getvalue(), image.size)
 
 
-def _answer(job: socket.socket, seconds: float) -> None:
-    request, (data,) = frames.receive(job)
-    confine.limit_cpu(seconds)
-    blobs: list[bytes] = []
-    try:
-        reply, blobs = ANSWERS[request["do"]](data, request)
-    except BadImage as error:
-        reply = {"failed": error.kind, "detail": str(error)}
-    except Exception as error:
-        if (bug := bug_in(error)) is None:
-            raise
-        reply = {"bug": str(bug)}
-    frames.send(job, reply, blobs)
+def main() -> None:
+    """Serve until the other side of the socket closes."""
+    serve(_rehearse, _answer)
+
+
+def _answer(request: dict, blobs: list[bytes]) -> tuple[dict, list[bytes]]:
+    return ANSWERS[request["do"]](blobs[0], request)
 
 
 def _header(data: bytes, request: dict) -> tuple[dict, list[bytes]]:

@@ -3,33 +3,15 @@
 Started as `python -m renderers.pdf_worker SOCKET_FD PARENT_PID`; everything else comes as messages.
 """
 
-import gc
-import os
-import socket
-import sys
-
 import pymupdf
 from PIL import Image
 
-from corpus.bugs import bug_in
-from renderers import confine, frames
-from renderers.confined import settle
+from renderers.confined import serve
 from renderers.encoded import OutputSettings, encode_page
 from renderers.page import BadDocument
 from renderers.pdf import PdfSettings, open_pdf, render_page
 from renderers.rules import PDF_RULES
 from renderers.windows import Budget
-
-
-def main() -> None:
-    """Serve until the other side of the socket closes."""
-    descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
-    job = socket.socket(fileno=descriptor)
-    try:
-        limits = settle(job, descriptor, parent, _rehearse)
-        _serve(job, limits["page_seconds"])
-    except frames.Closed:
-        os._exit(0)  # MuPDF's own cleanup may crash on what a hostile file left behind
 
 
 def _rehearse() -> None:
@@ -45,30 +27,27 @@ def _rehearse() -> None:
     encode_page(render_page(open_pdf(document.tobytes()), 0, PdfSettings()), everything)
 
 
-def _serve(job: socket.socket, page_seconds: float) -> None:
-    document = None
-    gc.freeze()
-    gc.disable()  # thousands of characters at once look like a leak to it; collecting between requests costs nothing
-    while True:
-        request, blobs = frames.receive(job)
-        confine.limit_cpu(page_seconds)
+class Reader:
+    """Answers with the document that it was given last."""
+
+    def answer(self, request: dict, blobs: list[bytes]) -> tuple[dict, list[bytes]]:
+        """Open a document, or render a page of it."""
         try:
             if request["do"] == "open":
-                document, drawing, output = None, *_settings(request)
-                document = open_pdf(blobs[0])
-                reply, blobs = {"pages": document.page_count}, []
-            else:
-                reply, blobs = encode_page(render_page(document, request["page"], drawing), output)
-        except BadDocument as error:
-            reply, blobs = {"failed": error.kind, "detail": str(error)}, []
+                return self._opened(request, blobs[0]), []
+            return encode_page(render_page(self._document, request["page"], self._drawing), self._output)
         except MemoryError:
-            reply, blobs = {"failed": "memory", "detail": "out of memory while measuring or encoding the page"}, []
-        except Exception as error:
-            if (bug := bug_in(error)) is None:
-                raise
-            reply, blobs = {"bug": str(bug)}, []
-        frames.send(job, reply, blobs)
-        gc.collect()
+            raise BadDocument("memory", "out of memory while measuring or encoding the page") from None
+
+    def _opened(self, request: dict, data: bytes) -> dict:
+        self._document, self._drawing, self._output = None, *_settings(request)
+        self._document = open_pdf(data)
+        return {"pages": self._document.page_count}
+
+
+def main() -> None:
+    """Serve until the other side of the socket closes."""
+    serve(_rehearse, Reader().answer)
 
 
 def _settings(request: dict) -> tuple[PdfSettings, OutputSettings]:

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from corpus.damage import Damaged, how_to_mend
+from corpus.inputs import version
 from corpus.ledger import Counts
 from corpus.seals import SEAL, digest
 
@@ -36,7 +37,6 @@ _NO_MANIFESTS = (
     JOB, UNFINISHED, "report.json", "corpus.json", "croissant.json", "llava.json", "sharegpt.json", "dataset_info.json",
 )  # fmt: skip
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss"}
-_MARKS = ("ETag", "etag", "md5Hash", "blob_id", "mtime", "LastModified", "last_modified", "updated")
 _TEMPORARY = re.compile(r"^\..+\.tmp$")
 _OURS = re.compile(
     r"^(?P<split>[a-z0-9_-]+)\.(tar|tar\.idx|idx|parquet|(urls|rows)\.parquet|json|quarantined\.json)$"
@@ -147,8 +147,7 @@ class OutputFolder:
             return
         self.fs.invalidate_cache()
         for entry in self.fs.ls(self.root, detail=True) if self.fs.isdir(self.root) else ():
-            mark = next((entry[name] for name in _MARKS if entry.get(name)), "")
-            yield entry["name"].rstrip("/").rpartition("/")[2], entry["size"], mark
+            yield entry["name"].rstrip("/").rpartition("/")[2], entry["size"], version(entry)[1]
 
     def read(self, name: str) -> bytes:
         """Return a file's bytes."""

@@ -182,9 +182,10 @@ def _region_shapes(region: dict, supervised: bool) -> Iterator[Piece]:
 
 
 _FORMATS: dict[str, Callable] = {
-    "vqa": vqa, "ocr_vqa": vqa, "referring": referring, "region_caption": region_caption, "ocr": ocr, "chat": chat,
+    "caption": caption, "grounded_caption": grounded_caption, "vqa": vqa, "ocr_vqa": vqa, "referring": referring,
+    "region_caption": region_caption, "ocr": ocr, "chat": chat,
 }  # fmt: skip
-_OF_LANGUAGE: dict[str, Callable] = {"caption": caption, "grounded_caption": grounded_caption}
+_OF_LANGUAGE = ("caption", "grounded_caption")
 
 
 def format_sample(sample: Sample, task: str, languages: Languages | None = None) -> list[Formatted | Unfit]:
@@ -197,8 +198,7 @@ def format_sample(sample: Sample, task: str, languages: Languages | None = None)
     if task != "chat" and len(sample.images) != 1:
         raise BadSample("image_count", f"{len(sample.images)} images; {task} needs one")
     try:
-        told = (sample, {**shipped(), **(languages or {})}) if task in _OF_LANGUAGE else (sample,)
-        result = {**_FORMATS, **_OF_LANGUAGE}[task](*told)
+        result = _FORMATS[task](sample, *([languages or {}] if task in _OF_LANGUAGE else []))
         return [result] if isinstance(result, Formatted) else list(result)
     except Unfit as unfit:
         return [unfit]
@@ -242,9 +242,10 @@ def _required(text: str, rule: str) -> str:
 
 
 def _language(sample: Sample, languages: Languages) -> Language:
-    if sample.language not in languages:
-        raise BadSample("unknown_language", f"{sample.language!r}; languages are {', '.join(languages)}")
-    return languages[sample.language]
+    if found := languages.get(sample.language) or shipped().get(sample.language):
+        return found
+    known = ", ".join(dict.fromkeys([*shipped(), *languages]))
+    raise BadSample("unknown_language", f"{sample.language!r}; languages are {known}")
 
 
 def _size(sample: Sample) -> tuple[int, int]:

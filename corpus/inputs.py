@@ -7,7 +7,7 @@ order of names carries meaning.
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -58,12 +58,19 @@ def fingerprint(url: str, *, by_content: bool = False) -> dict:
     """
     fs, path = fsspec.core.url_to_fs(str(url))
     info = listed(fs, path) or fs.info(path)
-    mark = next((name for name in _MARKS if info.get(name)), None)
-    if mark and not by_content:
-        value = info[mark]
-        return {"size": info["size"], mark.lower(): value if isinstance(value, (int, float)) else str(value)}
+    name, value = version(info)
+    if name and not by_content:
+        return {"size": info["size"], name.lower(): value if isinstance(value, (int, float)) else str(value)}
     with fs.open(path, "rb", block_size=1 << 22) as file:
         return {"size": info["size"], "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def version(entry: Mapping[str, Any]) -> tuple[str, Any]:
+    """Return what an entry of a listing says of a file's version: the name that its file system has for it, the value.
+
+    Two empty texts where it says nothing.
+    """
+    return next(((name, entry[name]) for name in _MARKS if entry.get(name)), ("", ""))
 
 
 def listed(fs, path: str) -> dict | None:

@@ -107,18 +107,20 @@ def command() -> str:
 
 def lacks(folder: OutputFolder) -> list[str]:
     """Say what a folder lacks of its input, for those who build on it: splits to come, splits in quarantine."""
-    planned = folder.planned()
-    coming = [f"{len(folder.splits()):,} of {planned:,} splits are there, its job is not finished"] if planned else []
-    return coming + told(folder, folder.names())[:1]
+    planned, listing = folder.planned(), folder.listing()
+    coming = [f"{len(listing.marks):,} of {planned:,} splits are there, its job is not finished"] if planned else []
+    return coming + _counted(held_in(listing.sizes))
 
 
 def told(folder: OutputFolder, names: Collection[str]) -> list[str]:
     """Say what is in a folder's quarantine: how many splits, and why, of the first of them."""
     held = held_in(names)
-    if not held:
-        return []
-    count = f"{len(held):,} split{' is' if len(held) == 1 else 's are'} in quarantine, and not in these numbers"
-    return [count, *(_record(folder, split) for split in held[:_SHOWN])]
+    return _counted(held) + [_record(folder, split) for split in held[:_SHOWN]]
+
+
+def _counted(held: Collection[str]) -> list[str]:
+    are = "split is" if len(held) == 1 else "splits are"
+    return [f"{len(held):,} {are} in quarantine, and not in these numbers"] if held else []
 
 
 def _record(folder: OutputFolder, split: str) -> str:

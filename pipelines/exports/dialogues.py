@@ -130,8 +130,9 @@ def finish(folder: OutputFolder, dialect: str) -> int:
 def _remove_strangers(folder: OutputFolder) -> None:
     """Remove the images of splits that are no more."""
     there = folder.fs.ls(folder.path(IMAGES), detail=False) if folder.fs.exists(folder.path(IMAGES)) else []
+    splits = set(folder.splits())
     for path in there:
-        if path.rstrip("/").rpartition("/")[2] not in set(folder.splits()):
+        if path.rstrip("/").rpartition("/")[2] not in splits:
             folder.fs.rm(path, recursive=True)
 
 

@@ -16,6 +16,7 @@ import yaml
 
 from corpus.catalog import Dataset
 from pipelines.doctor import sentence
+from pipelines.engine import quarantine
 from pipelines.recipe import page, state
 from pipelines.recipe.jobs import ROOT, words_of
 from pipelines.recipe.plan import Plan
@@ -23,7 +24,6 @@ from pipelines.recipe.state import Record, Task
 from pipelines.recipe.steps import CATALOG, Step
 
 NO_WORKERS = ("make_demo_crawl", "trainer", "train")  # those whose --workers means another thing, or that have none
-QUARANTINED = 3  # the status of a job that did all but some splits (pipelines/engine/quarantine.py)
 AT_ONCE = 8  # steps, on a cluster; on one machine each has it to itself
 
 
@@ -122,7 +122,7 @@ class _Run:
         here.write(record)
         if status:
             log = f"; its output is in {self._log(step)}" if self.ray else ""
-            how = "left splits in quarantine" if status == QUARANTINED else f"failed with status {status}"
+            how = "left splits in quarantine" if status == quarantine.STATUS else f"failed with status {status}"
             raise StepFailed(f"{step.name} {how}{log}; mended, the same command goes on from here")
 
     def _words(self, step: Step) -> list[str]:

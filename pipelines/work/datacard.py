@@ -4,7 +4,7 @@ The machines' is `croissant.json`. Same data, same bytes: neither holds a date o
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,7 +123,8 @@ def card_text(record: Mapping, sources: Sequence[Source], counts: Counts, absent
     template.filters["cell"] = _cell
     return template.get_template("datacard.md.jinja").render(
         record=record, sources=sources, counts=counts, absent=absent, flags=flags, version=VERSION,
-        clashes=list(clashes(licences)), languages=_by(sources, lambda source: source.language),
+        clashes=list(clashes(licences)),
+        languages=_summed((source.language, source.samples, source.tokens) for source in sources),
         licences=_licences(sources), header=header(record, sources), corpus=packs.CORPUS,
     )  # fmt: skip
 
@@ -143,21 +144,18 @@ def header(record: Mapping, sources: Sequence[Source]) -> str:
 
 def _licences(sources: Sequence[Source]) -> dict[str, tuple[int, int]]:
     """Return samples and tokens by licence, those of rows with their own by these."""
-    found = _by([source for source in sources if not source.by_row], lambda source: source.licence.spdx)
-    for source in sources:
-        for name, counts in source.by_row.items():
-            label = read_licence(name).spdx
-            samples, tokens = found.get(label, (0, 0))
-            found[label] = samples + counts["samples"], tokens + counts["tokens"]
-    return dict(sorted(found.items()))
+    whole = [(source.licence.spdx, source.samples, source.tokens) for source in sources if not source.by_row]
+    rows = [(read_licence(name).spdx, counts["samples"], counts["tokens"])
+            for source in sources for name, counts in source.by_row.items()]  # fmt: skip
+    return _summed(whole + rows)
 
 
-def _by(sources: Sequence[Source], of) -> dict[str, tuple[int, int]]:
-    """Return samples and tokens by what `of` says of a source."""
+def _summed(told: Iterable[tuple[str, int, int]]) -> dict[str, tuple[int, int]]:
+    """Add up (label, samples, tokens) by label, sorted."""
     found: dict[str, tuple[int, int]] = {}
-    for source in sources:
-        samples, tokens = found.get(of(source), (0, 0))
-        found[of(source)] = samples + source.samples, tokens + source.tokens
+    for label, samples, tokens in told:
+        before = found.get(label, (0, 0))
+        found[label] = before[0] + samples, before[1] + tokens
     return dict(sorted(found.items()))
 
 

@@ -64,7 +64,7 @@ def _no_re2(pattern) -> str | None:
 # --- The table ---
 
 _SIZE, _CLIP = frozenset({"width", "height"}), frozenset({"clip_score"})
-_NSFW, _WATERMARK = frozenset({"nsfw"}), frozenset({"watermark"})
+_NSFW, _WATERMARK, _TOXICITY = frozenset({"nsfw"}), frozenset({"watermark"}), frozenset({"toxicity"})
 _LAION_SUBSETS = "LAION's own subsets (punsafe < 0.5, pwatermark < 0.8)"
 _COYO = "COYO-700M; DataComp's basic filter has the same"
 _PAPER = "Qwen-VL A.1: none at all"
@@ -128,6 +128,11 @@ RULES = RuleTable(
             measure=lambda *, watermark, language: watermark,
             parameters={"max": _limit(0.8, "watermark", "max", _LAION_SUBSETS)},
         ),
+        Rule(
+            name="toxicity", says="pairs whose caption its owner's classifier takes for toxic", needs=_TOXICITY,
+            measure=lambda *, toxicity, language: toxicity,
+            parameters={"max": _limit(0.5, "toxicity", "max", "ours; every classifier needs its own")},
+        ),
         *personal.RULES,
         # LAION-5B, English, ViT-B/32; every dataset that ships another model's score needs its own.
         Rule(
@@ -159,8 +164,8 @@ def clean(
     """Run the rules that `settings` names over pairs and return one row per pair, in the same order.
 
     `table`: `text`, and where known `width`, `height` (pixels; 0 and null mean unknown) and the shipped scores
-    `clip_score`, `nsfw` and `watermark`. `settings`: rule -> parameters; an absent rule is off. `rules` narrows that
-    to a subset, such as TEXT_RULES. `known` are the rules there are: these and a user's own.
+    `clip_score`, `nsfw`, `watermark` and `toxicity`. `settings`: rule -> parameters; an absent rule is off. `rules`
+    narrows that to a subset, such as TEXT_RULES. `known` are the rules there are: these and a user's own.
 
     Returns outcome ("kept" | "dropped" | "error"), rule, value, threshold, detail, text_after, and the scores of the
     rules that ran, null where not measured. A null or emptied caption is dropped by "no_text"; a row that makes a rule

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from corpus.bugs import why_data
-from corpus.verdicts import Verdict, dropped
+from corpus.verdicts import Lost, Verdict, dropped, failed
 
 BOUNDS: Mapping[str, Callable] = {
     "min": lambda value, threshold: value < threshold,
@@ -194,6 +194,13 @@ class RuleTable(Mapping[str, Rule]):
                     raised |= {int(row): f"{rule.name}: {why}" for row in rows if row not in raised}
             found |= dict.fromkeys(rule.measures, values)
         return found, raised
+
+    def of_words(self, active: Mapping[str, Mapping], words: str, language: str) -> dict[str, float]:
+        """Return what the active rules that measure by themselves say of one record's words. Lost where one raises."""
+        found, raised = self.measured(active, {"text": pa.array([words], pa.string())}, language)
+        if raised:
+            raise Lost(failed(RAISED, raised[0]))
+        return {name: float(values[0]) for name, values in found.items()}
 
     def judge(self, active: Mapping[str, Mapping], values: Mapping[str, float | None]) -> Verdict | None:
         """Return the verdict of the first of the `active` rules that drops a record with these scores.

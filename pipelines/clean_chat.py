@@ -26,9 +26,8 @@ from corpus.readers.notation import COORDINATES, NOTATIONS, grounded
 from corpus.readers.rows import BadRow, ChatRow
 from corpus.readers.slices import plan, plan_all
 from corpus.records import Sample
-from corpus.rules import RAISED
 from corpus.splits import Sink, Split
-from corpus.verdicts import Lost, failed
+from corpus.verdicts import Lost
 from pipelines.engine import job
 from pipelines.engine.thumbnails import Thumbnails, thumbnail
 from pipelines.work import annotated
@@ -117,7 +116,8 @@ class _Cleaner:
         columns: dict[str, float] = {"turns": len(turns), "pictures": len(chat.images)}
         columns["characters"] = sum(len(turn["text"]) for turn in turns)
         try:
-            columns |= self._measured(turns)
+            words = "\n".join(turn["text"] for turn in turns)
+            columns |= self._table.of_words(self._active, words, self._dataset.language)
             if verdict := self._table.judge(self._active, columns):
                 raise Lost(verdict)
             found = [self._pictures.load(ref) for ref in chat.images]
@@ -135,14 +135,6 @@ class _Cleaner:
             annotations={"turns": turns},
         )  # fmt: skip
         self._sink.keep(sample, row, **columns)
-
-    def _measured(self, turns: list[dict]) -> dict[str, float]:
-        """Return what the rules that look at words say of a dialogue. Lost where they make one raise."""
-        words = {"text": pa.array(["\n".join(turn["text"] for turn in turns)], pa.string())}
-        found, raised = self._table.measured(self._active, words, self._dataset.language)
-        if raised:
-            raise Lost(failed(RAISED, raised[0]))
-        return {name: float(values[0]) for name, values in found.items()}
 
     def _shown(self, chat: ChatRow, rule: str) -> bytes | None:
         """A thumbnail of the first picture of a dialogue that a rule of the table drops."""

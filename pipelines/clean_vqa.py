@@ -67,7 +67,8 @@ def _clean(args: argparse.Namespace, dataset: Dataset) -> None:
             "layout": layout,
         }
     )
-    job.run("clean_vqa", args, splits, settings, work, scores=SCORES, rules=rules_of(dataset))
+    table = rules_of(dataset)
+    job.run("clean_vqa", args, splits, settings, work, scores=table.scores() | SCORES, rules=table)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -149,9 +150,13 @@ class _Cleaner:
 
     def clean(self, question: VqaRow, key: str, row: int) -> None:
         """Write a question's sample, or why there is none."""
-        columns = {"answers": len(question.answers)}
+        columns: dict[str, float] = {"answers": len(question.answers)}
         try:
             label = self._label(question)
+            words = f"{question.question}\n{label}"
+            columns |= self._table.of_words(self._active, words, self._dataset.language)
+            if verdict := self._table.judge(self._active, columns):
+                raise Lost(verdict)
             picture = _with_labels(self._pictures.load(question.image), question)
         except Lost as lost:
             self._sink.lose(key, row, lost.verdict, text_before=question.question, **columns)

@@ -10,6 +10,7 @@ Ledger: one row per page (a kept page: one per window).
 import argparse
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from itertools import islice
@@ -66,7 +67,7 @@ def _clean(args: argparse.Namespace, dataset: Dataset) -> None:
         raise job.UserError(str(error)) from None
     if not sentry.allowed(executable, tempfile.gettempdir()).sandboxed:
         print(_NO_SANDBOX, file=sys.stderr)
-    work = partial(render_split, dataset=args.dataset, output=output, limit=args.limit)
+    work = partial(render_split, dataset=args.dataset, output=output, rules=dataset.rules, limit=args.limit)
     splits = list(documents.plan(job.find_inputs(args.input), args.by_content))
     start = partial(HtmlRenderer, drawing, limits, args.chromium)
     judged_by = {"scores": pages.SCORES, "rules": rules_of(dataset)}
@@ -97,11 +98,12 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def render_split(
-    split: Split, sink: Sink, renderer: HtmlRenderer, *, dataset: str, output: OutputSettings, limit: int | None
-) -> None:
+    split: Split, sink: Sink, renderer: HtmlRenderer, *, dataset: str, output: OutputSettings,
+    rules: Mapping | None = None, limit: int | None,
+) -> None:  # fmt: skip
     """Render the pages of a split, at most `limit`."""
     sink.expects(documents.held(split.source["urls"], documents.HTML), limit=limit)
-    writer = pages.PageWriter(sink, split, dataset, output.rules)
+    writer = pages.PageWriter(sink, split, dataset, output.rules, rules)
     for ordinal, document in enumerate(islice(documents.read(split.source["urls"], documents.HTML), limit)):
         if document.data is None:
             writer.document_failed(ordinal, document, document.kind, document.detail, dropped=document.dropped)

@@ -9,6 +9,7 @@ document that could not be opened.
 
 import argparse
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from itertools import islice
@@ -46,7 +47,7 @@ def _clean(args: argparse.Namespace, dataset: Dataset) -> None:
         "drawing": asdict(drawing), "output": asdict(output), "limits": asdict(limits),
         **rule_settings(rules_of(dataset), dataset.rules),
     }  # fmt: skip
-    work = partial(render_split, dataset=args.dataset, thresholds=thresholds, limit=args.limit)
+    work = partial(render_split, dataset=args.dataset, thresholds=thresholds, rules=dataset.rules, limit=args.limit)
     splits = list(documents.plan(job.find_inputs(args.input), args.by_content))
     start = partial(PdfProcess, drawing, output, limits, sandbox=not args.unsandboxed)
     judged_by = {"scores": pages.SCORES, "rules": rules_of(dataset)}
@@ -82,11 +83,12 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def render_split(
-    split: Split, sink: Sink, process: PdfProcess, *, dataset: str, thresholds: dict, limit: int | None
-) -> None:
+    split: Split, sink: Sink, process: PdfProcess, *, dataset: str, thresholds: dict,
+    rules: Mapping | None = None, limit: int | None,
+) -> None:  # fmt: skip
     """Render the documents of a split, at most `limit`."""
     sink.expects(documents.held(split.source["urls"], documents.PDF), limit=limit)
-    writer = pages.PageWriter(sink, split, dataset, thresholds)
+    writer = pages.PageWriter(sink, split, dataset, thresholds, rules)
     for ordinal, document in enumerate(islice(documents.read(split.source["urls"], documents.PDF), limit)):
         if document.data is None:
             writer.document_failed(ordinal, document, document.kind, document.detail, dropped=document.dropped)

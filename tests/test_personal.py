@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 from benchmarks.personal_data import made, measure, real
 from cleaners import documents, personal
 from cleaners.rules import RULES
-from pipelines import clean_chat, clean_laion, clean_text
+from pipelines import clean_chat, clean_laion, clean_text, clean_vqa, render_pdf
 from pipelines.work.datasets import TABLES
 from tests.conftest import ROOT
 from tests.folders import ledger
 from tests.published import jpeg, put_images, put_json, run_job
 from tests.test_clean_laion import CAPTION, shard
+from tests.test_render_jobs import archive, pdf_document
+from tests.test_render_jobs import words as filler
 
 DATA = ROOT.parent / "shared" / "data"
 KINDS = list(personal.KINDS)
@@ -73,7 +75,8 @@ def test_a_megabyte_of_digits_costs_little():
 
 
 def test_they_are_off_until_they_are_named():
-    for table in (RULES, TABLES["clean_text"], TABLES["clean_chat"], TABLES["clean_captions"]):
+    for table in (RULES, *(TABLES[f"clean_{name}"] for name in ("text", "chat", "captions", "vqa", "grounding")),
+                  TABLES["render_pdf"], TABLES["render_html"]):  # fmt: skip
         assert set(KINDS) <= set(table) and not set(KINDS) & set(table.active({}))
     assert [rule.name for rule in documents.RULES if rule.name in KINDS] == KINDS
 
@@ -106,3 +109,49 @@ def test_a_caption_a_document_and_a_dialogue_fall_by_what_they_hold(tmp_path):
     assert [(row["rule"], row["bank_accounts"]) for row in ledger(tmp_path / "chat")] == [
         (None, 0), ("bank_accounts", 1)
     ]  # fmt: skip
+
+
+def test_a_question_falls_by_itself_and_by_the_answer_that_is_kept(tmp_path):
+    images = put_images(tmp_path / "images", ["1.jpg"])
+    asked = ["Whose card is 4111 1111 1111 1111?", "What number is on the card?", "What number is on the bus?"]
+    answers = ["Jane's", "4111 1111 1111 1111", "4111 1111 1111 1112"]
+    questions = [{"question_id": i, "image_id": 1, "question": each} for i, each in enumerate(asked)]
+    notes = [
+        {"question_id": i, "image_id": 1, "answers": [{"answer": each, "answer_confidence": "yes"}] * 10}
+        for i, each in enumerate(answers)
+    ]
+    (tmp_path / "images" / "1.jpg").rename(tmp_path / "images" / "COCO_train2014_000000000001.jpg")
+    files = (
+        put_json(tmp_path / "questions.json", {"data_subtype": "train2014", "questions": questions}),
+        put_json(tmp_path / "annotations.json", {"data_subtype": "train2014", "annotations": notes}),
+    )
+    flags = "--dataset", "vqav2", "--images", images, "--input", *files, "--no-guard"
+    run_job(clean_vqa, *flags, "--rule", "card_numbers=on", "--output", tmp_path / "on")
+    assert [(row["rule"], row["card_numbers"]) for row in ledger(tmp_path / "on")] == [
+        ("card_numbers", 1), ("card_numbers", 1), (None, 0)
+    ]  # fmt: skip
+    run_job(clean_vqa, *flags, "--output", tmp_path / "off")
+    assert {(row["rule"], row["card_numbers"]) for row in ledger(tmp_path / "off")} == {(None, None)}
+
+
+def test_a_window_of_a_page_falls_by_its_words(tmp_path):
+    path = archive(tmp_path, {
+        "a.pdf": pdf_document(filler(40)), "b.pdf": pdf_document(f"{filler(40)} mail jane.doe@example.com"),
+    })  # fmt: skip
+    flags = "--dataset", "common-crawl-pdf", "--input", path, "--rule", "email_addresses=on"
+    run_job(render_pdf, *flags, "--output", tmp_path / "on")
+    told = {(row["document"], row["rule"], row["email_addresses"]) for row in ledger(tmp_path / "on")}
+    assert told == {("a.pdf", None, 0), ("b.pdf", None, 0), ("b.pdf", "email_addresses", 1)}
+
+
+def test_a_caption_falls_by_the_score_that_its_owner_gave_it(tmp_path):
+    rows = [(jpeg(i), CAPTION, {"bad": score}) for i, score in enumerate((0.1, 0.9, None))]
+    catalog = tmp_path / "mine.yaml"
+    catalog.write_text(
+        "mine: {language: en, licence: own, job: clean_laion, reader: columns, tasks: [caption],\n"
+        "       columns: {text: caption, toxicity: bad}, rules: {toxicity: {max: 0.8}}}\n"
+    )
+    flags = "--catalog", catalog, "--dataset", "mine", "--input", shard(tmp_path / "a.tar", rows)
+    run_job(clean_laion, *flags, "--output", tmp_path / "out")
+    told = [(row["rule"], row["value"], row["toxicity"]) for row in ledger(tmp_path / "out")]
+    assert told == [(None, None, 0.1), ("toxicity", 0.9, 0.9), (None, None, None)]

@@ -27,7 +27,7 @@ BATCH_BYTES = 64 << 20
 TABLE_ROWS = 65_536  # of tables that may hold images
 URL_ROWS = 131_072  # of tables without: fewer batches, since Arrow compiles every pattern anew for each
 KEY_COLUMN = "sample_key"  # carries a row's key from metadata mode through a downloader
-SHIPPED = ("clip_score", "nsfw", "watermark")  # scores that come with a dataset
+SHIPPED = ("clip_score", "nsfw", "watermark", "toxicity")  # scores that come with a dataset
 _NUMBER = r"^[+-]?([0-9]{1,18}(\.[0-9]{0,18})?|\.[0-9]{1,18})([eE][+-]?[0-9]{1,2})?$"
 LONGEST_KEY = 500  # of those found in data
 # img2dataset and Hugging Face name the bytes so; a struct has the fields `bytes` and `path`.
@@ -63,6 +63,7 @@ class Pair:
     clip_score: float | None = None
     nsfw: float | None = None
     watermark: float | None = None
+    toxicity: float | None = None
     key: str | None = None  # the job's; what the data calls the row is in `source`: `key` (its tar) and `sample_key`
     source: dict = field(default_factory=dict)
     columns: Mapping | BadRow | None = None  # its owner's; a BadRow: nobody can read them. None where none is carried
@@ -109,8 +110,8 @@ def _take_record(pair: Pair, record: dict, members: Mapping[str, bytes], columns
     pair.text = text if isinstance(text, str) else None
     scores = record.get("scores") if isinstance(record.get("scores"), dict) else {}
     pair.clip_score = _number(record.get(columns.get("clip_score"), scores.get("clip")))
-    pair.nsfw = _number(record.get(columns.get("nsfw")))
-    pair.watermark = _number(record.get(columns.get("watermark")))
+    for name in ("nsfw", "watermark", "toxicity"):
+        setattr(pair, name, _number(record.get(columns.get(name))))
     if found := found_key(record.get(KEY_COLUMN)):
         pair.source[KEY_COLUMN] = found
     source = record.get("source") if isinstance(record.get("source"), dict) else {}

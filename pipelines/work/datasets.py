@@ -54,7 +54,7 @@ _TABLES = {
     ],
     "clean_vqa": [
         *_GUARDS, _fixed("no_answer", "questions without an answer to choose"),
-        _fixed("no_question", "questions without words"), _AGREEMENT,
+        _fixed("no_question", "questions without words"), *personal.RULES, _AGREEMENT,
     ],
     "clean_grounding": [
         *_GUARDS, _fixed("no_phrase", "rows without a phrase"),

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 
+from cleaners import personal
 from corpus.rules import Parameter, Rule, RuleTable, no_number
 from renderers import rules
 
+WORDS = RuleTable("page", personal.RULES)  # judge the words of a window; off until they are named
 # The ledger column that holds what a rule measured.
 COLUMN_OF_RULE = {
     "too_small": "short_side", "blank": "lines", "too_few_characters": "characters",
@@ -22,7 +24,7 @@ def table(defaults: Mapping[str, float]) -> RuleTable:
         for name, value in defaults.items()
     ]
     before = [Rule(name=name, fixed=True) for name in ("http_status", "not_pdf", "not_html")]
-    return RuleTable("page", [*before, *own, Rule(name="window_too_long", fixed=True)])
+    return RuleTable("page", [*before, *own, Rule(name="window_too_long", fixed=True), *WORDS.values()])
 
 
 def _threshold(name: str, value: float) -> Parameter:
@@ -31,7 +33,7 @@ def _threshold(name: str, value: float) -> Parameter:
 
 
 def thresholds(known: RuleTable, given: Mapping[str, Mapping]) -> dict[str, float | None]:
-    """Return rule -> threshold, None where a rule is off."""
+    """Return rule -> threshold, None where a rule is off, of the rules that judge what is drawn."""
     active = known.active(given)
-    names = [name for name, rule in known.items() if not rule.fixed]
+    names = [name for name, rule in known.items() if not rule.fixed and name not in WORDS]
     return {name: active[name]["threshold"] if name in active else None for name in names}

@@ -7,9 +7,10 @@ import pyarrow as pa
 
 from corpus.records import EncodedImage, Sample
 from corpus.splits import Sink, Split
+from corpus.verdicts import Lost
 from pipelines.engine.thumbnails import Thumbnails
 from pipelines.work.documents import Document
-from pipelines.work.page_rules import COLUMN_OF_RULE
+from pipelines.work.page_rules import COLUMN_OF_RULE, WORDS
 from renderers import rules
 from renderers.encoded import OutputSettings
 from renderers.windows import Budget
@@ -42,6 +43,7 @@ SCORES = {
     "ink_height": pa.float32(),  # and pixels of ink across the line
     "aspect": pa.float32(),  # of the window, the longer side over the shorter
     "language": pa.string(),
+    **WORDS.scores(),
 }
 
 
@@ -74,10 +76,16 @@ def output_settings(args, found: Mapping[str, float | None], height: int | None 
 
 
 class PageWriter:
-    """Writes the rows and samples of one split; counts duplicates and the thumbnails already taken."""
+    """Writes the rows and samples of one split; counts duplicates and the thumbnails already taken.
 
-    def __init__(self, sink: Sink, split: Split, dataset: str, found: Mapping[str, float | None]):
+    `found` holds the thresholds of the rules about what is drawn, `given` what is set of all rules.
+    """
+
+    def __init__(
+        self, sink: Sink, split: Split, dataset: str, found: Mapping[str, float | None], given: Mapping | None = None
+    ):
         self._sink, self.prefix, self._dataset = sink, f"{dataset}/{split.id}", dataset
+        self._words = WORDS.active(given or {})
         self._duplicate = found.get("duplicate")
         self._seen, self._thumbnails = Counter(), Thumbnails(THUMBNAILS_PER_RULE)
 
@@ -119,6 +127,13 @@ class PageWriter:
             rule, value, threshold = window["verdict"]
             limits = {"value": value, "threshold": threshold, "thumbnail": self._thumbnail(rule, image)}
             self._sink.drop(key, row, rule, **limits, **columns)
+            return
+        try:
+            columns |= WORDS.of_words(self._words, "\n".join(text for text, _ in window["lines"]), language)
+            if verdict := WORDS.judge(self._words, columns):
+                raise Lost(verdict)
+        except Lost as lost:
+            self._sink.lose(key, row, lost.verdict, **columns)
             return
         x0, y0, x1, y1 = window["box"]
         source = {"document": document.name, "page": columns["page"], "box": window["box"]} | document.source

@@ -1,7 +1,6 @@
 """An S3 server on loopback that keeps objects in memory, counts requests, and fails and dawdles as it is told."""
 
 import asyncio
-import hashlib
 import random
 import re
 import threading
@@ -9,8 +8,10 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
+from itertools import count
 from xml.sax.saxutils import escape
 
+import xxhash
 from aiohttp import web
 
 _DATE, _HTTP_DATE = "2026-01-01T00:00:00.000Z", "Thu, 01 Jan 2026 00:00:00 GMT"
@@ -27,6 +28,7 @@ class FakeS3:
     def __init__(self, bucket: str = "crawl", *, seed: int = 0):
         self.bucket, self.objects, self.requests = bucket, dict[str, bytes](), Counter[str]()
         self.latency, self.failing, self.poison = 0.0, 0.0, tuple[str, ...]()
+        self._parts, self._uploads = dict[str, bytes](), count()
         self._rng, self._loop, self._keys = random.Random(seed), asyncio.new_event_loop(), list[str]()
 
     def __enter__(self) -> "FakeS3":
@@ -131,9 +133,13 @@ class FakeS3:
             last = shown
 
     async def _object(self, request: web.Request, key: str) -> web.Response:
+        if request.method == "POST":
+            return await self._multipart(request, key)
         if request.method == "PUT":
-            self.objects[key] = await request.read()
-            return web.Response(headers={"ETag": _etag(self.objects[key])})
+            place = f"{request.query['uploadId']}/{int(request.query['partNumber']):05d}" if request.query else key
+            stored = self._parts if request.query else self.objects
+            stored[place] = await request.read()
+            return web.Response(headers={"ETag": _etag(stored[place])})
         if request.method == "DELETE":
             self.objects.pop(key, None)
             return web.Response(status=204)
@@ -141,6 +147,16 @@ class FakeS3:
             text = "" if request.method == "HEAD" else "<Error><Code>NoSuchKey</Code><Message>none</Message></Error>"
             return web.Response(status=404, text=text, content_type="application/xml")
         return self._content(request, self.objects[key])
+
+    async def _multipart(self, request: web.Request, key: str) -> web.Response:
+        """Begin an upload in parts, or complete it."""
+        if "uploads" in request.query:
+            text = f"<InitiateMultipartUploadResult><UploadId>{next(self._uploads)}</UploadId>"
+            return web.Response(text=f"{text}</InitiateMultipartUploadResult>", content_type="application/xml")
+        mine = sorted(place for place in self._parts if place.startswith(f"{request.query['uploadId']}/"))
+        self.objects[key] = b"".join(self._parts.pop(place) for place in mine)
+        text = f"<CompleteMultipartUploadResult><ETag>{escape(_etag(self.objects[key]))}</ETag>"
+        return web.Response(text=f"{text}</CompleteMultipartUploadResult>", content_type="application/xml")
 
     def _content(self, request: web.Request, data: bytes) -> web.Response:
         headers = {"ETag": _etag(data), "Last-Modified": _HTTP_DATE, "Accept-Ranges": "bytes"}
@@ -155,4 +171,4 @@ class FakeS3:
 
 @cache
 def _etag(data: bytes) -> str:
-    return f'"{hashlib.md5(data, usedforsecurity=False).hexdigest()}"'
+    return f'"{xxhash.xxh3_128_hexdigest(data)}"'

@@ -4,17 +4,16 @@ python benchmarks/scale.py folders --splits 500000          # a resume that find
 python benchmarks/scale.py store --splits 5000              # the same on an S3 that answers after 30 ms
 python benchmarks/scale.py planning --objects 100000        # from a glob to names and marks of files
 python benchmarks/scale.py chaos --splits 40 --workers 2    # 3 % of requests fail, a file is refused, a split kills
+python benchmarks/scale.py stage --samples 4000             # build_stage.py from a local disk and from that S3
 """
 
 import argparse
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +23,9 @@ if __name__ == "__main__":
 import numpy as np
 import pyarrow as pa
 
+from benchmarks import scale_reading
 from benchmarks.fake_s3 import FakeS3
+from benchmarks.processes import measured, run
 from corpus.folder import VERSION, OutputFolder, digest
 from corpus.ledger import Fuse
 from corpus.splits import URLS, Sink, Split
@@ -84,12 +85,6 @@ def _copied(where: Path, suffixes, source: str, target: str) -> str:
     return target
 
 
-_ROOT = Path(__file__).resolve().parent.parent
-_NUMBERS = """
-import json, resource
-used = resource.getrusage(resource.RUSAGE_SELF)
-print(json.dumps([used.ru_utime + used.ru_stime, used.ru_maxrss / 1024]))
-"""
 _RESUME = """
 from benchmarks import scale
 scale.resume({where!r}, {number})
@@ -130,23 +125,6 @@ def resume(where: str, number: int) -> None:
 
 def _never(split: Split, sink: Sink) -> None:
     raise AssertionError(f"{split.id} is done already")
-
-
-def run(code: str, environment: Mapping[str, str] | None = None, **names) -> subprocess.CompletedProcess:
-    """Run code in a process of its own."""
-    words = [sys.executable, "-c", code.format(**names)]
-    given = os.environ | {"PYTHONPATH": str(_ROOT)} | (environment or {})
-    return subprocess.run(words, cwd=_ROOT, env=given, capture_output=True, text=True)
-
-
-def measured(code: str, environment: Mapping[str, str] | None = None, **names) -> dict[str, float]:
-    """Run code in a process of its own; return its wall and CPU seconds and its peak memory in MB."""
-    began = time.monotonic()
-    done = run(code + _NUMBERS, environment, **names)
-    if done.returncode:
-        raise RuntimeError(done.stderr)
-    cpu, memory = json.loads(done.stdout.splitlines()[-1])
-    return {"seconds": round(time.monotonic() - began, 1), "CPU s": round(cpu, 1), "MB": round(memory)}
 
 
 def folders(where: Path, number: int) -> Iterator[tuple[str, dict]]:
@@ -214,10 +192,11 @@ def _timeless(key: str, data: bytes) -> bytes:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("folders", "store", "planning", "chaos"))
+    parser.add_argument("what", choices=("folders", "store", "planning", "chaos", "stage"))
     parser.add_argument("--splits", type=int, default=5000, metavar="N")
     parser.add_argument("--objects", type=int, default=100_000, metavar="N")
     parser.add_argument("--workers", type=int, default=2, metavar="N")
+    parser.add_argument("--samples", type=int, default=4000, metavar="N")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="where the folder is made, or was")
     args = parser.parse_args()
     temporary = Path(tempfile.mkdtemp(prefix="scale-"))
@@ -238,6 +217,8 @@ def _results(args: argparse.Namespace, server: FakeS3, temporary: Path) -> Itera
         yield from store(server, temporary / "folder", args.splits)
     elif args.what == "planning":
         yield "planning", planning(server, args.objects)
+    elif args.what == "stage":
+        yield from scale_reading.stage(server, temporary, args.samples)
     else:
         yield "chaos", chaos(server, temporary, args.splits, args.workers)
 

@@ -21,11 +21,11 @@ from typing import BinaryIO
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fsspec.implementations.local import LocalFileSystem
 
 from corpus.damage import Damaged, how_to_mend
 from corpus.inputs import version
 from corpus.ledger import Counts
+from corpus.remote import get, is_local, protocols, put
 from corpus.seals import SEAL, digest
 
 VERSION = "0.1.0"
@@ -51,10 +51,6 @@ class NoBucket(Exception):
 
 class SettingsDiffer(Exception):
     """The folder was made with other settings."""
-
-
-def _protocols(fs) -> tuple[str, ...]:
-    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
 
 
 @dataclass(frozen=True)
@@ -113,7 +109,7 @@ class OutputFolder:
     def __init__(self, url: str):
         self.url = str(url).rstrip("/")
         self.fs, self.root = fsspec.core.url_to_fs(self.url)
-        self.local = isinstance(self.fs, LocalFileSystem)
+        self.local = is_local(self.fs)
 
     def path(self, name: str) -> str:
         """Return the file system's path of a file in the folder."""
@@ -151,7 +147,7 @@ class OutputFolder:
 
     def read(self, name: str) -> bytes:
         """Return a file's bytes."""
-        return self.fs.cat_file(self.path(name))
+        return get(self.fs, self.path(name))
 
     def atomic(self, name: str) -> "_Temporary":
         """Open a file to write to its `stream`; `commit` gives it its name, leaving the context without removes it."""
@@ -209,7 +205,7 @@ class OutputFolder:
     def _refuse_new_bucket(self) -> None:
         """Making a folder in an object store would make its bucket too, were the name misspelt."""
         bucket = self.root.strip("/").partition("/")[0]
-        if not _OBJECT_STORES.isdisjoint(_protocols(self.fs)) and not self.fs.exists(bucket):
+        if not _OBJECT_STORES.isdisjoint(protocols(self.fs)) and not self.fs.exists(bucket):
             raise NoBucket(f"{self.url}: there is no bucket {bucket!r}, or it is not yours: mend the name, or make it")
 
     def sweep(self) -> None:
@@ -357,7 +353,8 @@ class _Temporary:
     def commit(self) -> tuple[str, int]:
         """Flush to disk and move to the final name; return the content's SHA-256 and size."""
         self._file.flush()
-        os.fsync(self._file.fileno())
+        if self._folder.local:
+            os.fsync(self._file.fileno())
         size = os.fstat(self._file.fileno()).st_size
         self._file.close()
         target = self._folder.path(self._name)
@@ -365,7 +362,7 @@ class _Temporary:
             os.replace(self._path, target)
             _fsync_directory(self._folder.root)
         else:
-            self._folder.fs.put_file(self._path, target)
+            put(self._folder.fs, self._path, target)
             os.unlink(self._path)
         return self.stream.sha256.hexdigest(), size
 

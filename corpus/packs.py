@@ -24,6 +24,7 @@ import numpy as np
 from corpus.damage import Damaged, how_to_mend
 from corpus.folder import digest
 from corpus.records import IMAGE_EXTENSIONS, EncodedImage
+from corpus.remote import get
 from corpus.seals import read_sealed, sealed
 from corpus.shards import IndexedShard
 from corpus.tokens import Tokenizer, load_tokenizer
@@ -219,7 +220,7 @@ def padding(tokens: int, packs: int, max_tokens: int) -> float:
 
 def _read(url: str) -> bytes:
     fs, path = fsspec.core.url_to_fs(url)
-    return fs.cat_file(path)
+    return get(fs, path)
 
 
 def permuted(position: int, size: int, key: str) -> int:

@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO
 
 import fsspec
@@ -10,9 +10,11 @@ import numpy as np
 import xxhash
 
 from corpus.damage import CorruptSample, Damaged, how_to_mend
+from corpus.remote import Spool, get, is_local, runs
 from corpus.shard_index import ShardIndex, read_index
 from corpus.tars import BLOCK, END, RawSample, first_key, header, is_plain, once, read_shard, sample_keys
 
+_AT_ONCE = 16
 _DALI = b"v1."  # its `.idx` files are text that begins with a version, and none of ours
 
 
@@ -93,19 +95,29 @@ def _index_beside(url: str) -> ShardIndex | None:
     beside = path.removesuffix(".tar") + ".idx"
     if not path.endswith(".tar") or not fs.isfile(beside):
         return None
-    raw = fs.cat_file(beside)
+    raw = get(fs, beside)
     return None if raw.startswith(_DALI) else _checked_index(raw, fs, path, str(url))
 
 
 def _checked_index(raw: bytes, fs, path: str, url: str) -> ShardIndex:
     index = read_index(raw, url.removesuffix(".tar") + ".idx")
-    end, size = int(index.offsets[-1]), fs.size(path)
-    if size != end + len(END):
-        said = f"{url} has {size} bytes, its .idx says {end + len(END)}: it was cut, or replaced"
+    end = int(index.offsets[-1])
+    if (tail := _tail(fs, path, end)) == END:
+        return index
+    if len(tail) != len(END):
+        said = f"{url} has {fs.size(path)} bytes, its .idx says {end + len(END)}: it was cut, or replaced"
         raise Damaged(f"{said}; {how_to_mend(url)}")
-    if fs.cat_file(path, start=end, end=size) != END:
-        raise Damaged(f"{url} has no end marker: it was altered; {how_to_mend(url)}")
-    return index
+    raise Damaged(f"{url} has no end marker: it was altered; {how_to_mend(url)}")
+
+
+def _tail(fs, path: str, end: int) -> bytes:
+    """Return what stands at the end marker's place, and a byte of what may follow it."""
+    try:
+        return get(fs, path, end, end + len(END) + 1)
+    except OSError:
+        if fs.size(path) <= end:  # stores refuse a range that begins behind the end
+            return b""
+        raise
 
 
 def indexed(url: str) -> "IndexedShard | None":
@@ -141,9 +153,11 @@ class IndexedShard:
     def __init__(self, path: str):
         self.path = str(path)
         self._fs, self._root = fsspec.core.url_to_fs(self.path)
-        raw = self._fs.cat_file(self._root.removesuffix(".tar") + ".idx")
+        raw = get(self._fs, self._root.removesuffix(".tar") + ".idx")
         self._index = _checked_index(raw, self._fs, self._root, self.path)
-        self._descriptor = None
+        self.local = is_local(self._fs)
+        self._descriptor: int | None = None
+        self._spool: Spool | None = None
 
     def __len__(self) -> int:
         return len(self._index)
@@ -159,7 +173,32 @@ class IndexedShard:
 
     def __getitem__(self, i: int) -> tuple[str, dict[str, bytes]]:
         """Return (key, members by extension) of sample `i`. Raises CorruptSample, naming shard and sample."""
-        return _unpack(self._sample(i), self._index, i, self.path)
+        return self.unpack(i, self._sample(i))
+
+    def unpack(self, i: int, data: bytes) -> tuple[str, dict[str, bytes]]:
+        """Return (key, members by extension) of sample `i`, whose bytes are `data`. Raises CorruptSample."""
+        return _unpack(data, self._index, i, self.path)
+
+    def runs(self, indices: Sequence[int]) -> Iterator[Sequence[int]]:
+        """Cut ascending indices into runs for `fetch`: on a store what one request reads, else a few at a time."""
+        if self.local:
+            return (indices[i : i + _AT_ONCE] for i in range(0, len(indices), _AT_ONCE))
+        return runs(self._index.offsets.tolist(), indices)
+
+    def spool(self) -> "IndexedShard":
+        """Keep what `fetch` reads from a store in a temporary file, from which those samples are then read."""
+        self._spool = None if self.local else Spool()
+        return self
+
+    def fetch(self, run: Sequence[int]) -> list[bytes]:
+        """Return the bytes of each sample of a run."""
+        if self.local:
+            return [self._sample(i) for i in run]
+        starts, ends = self._index.offsets[list(run)].tolist(), self._index.offsets[[i + 1 for i in run]].tolist()
+        data = get(self._fs, self._root, starts[0], ends[-1])
+        if self._spool:
+            self._spool.put(starts, starts[0], data)
+        return [data[start - starts[0] : end - starts[0]] for start, end in zip(starts, ends, strict=True)]
 
     def whole(self, i: int) -> bool:
         """Whether sample `i` is as it was written."""
@@ -173,8 +212,9 @@ class IndexedShard:
         return self._read(int(self._index.offsets[i]), int(self._index.offsets[i + 1]))
 
     def _read(self, start: int, end: int) -> bytes:
-        if not isinstance(self._fs, fsspec.implementations.local.LocalFileSystem):
-            return self._fs.cat_file(self._root, start=start, end=end)
+        if not self.local:
+            held = self._spool.get(start, end) if self._spool else None
+            return get(self._fs, self._root, start, end) if held is None else held
         if self._descriptor is None:
             self._descriptor = os.open(self._root, os.O_RDONLY)
         return os.pread(self._descriptor, end - start, start)
@@ -184,4 +224,4 @@ class IndexedShard:
             close(self._descriptor)
 
     def __getstate__(self):  # a loader worker opens its own descriptor
-        return self.__dict__ | {"_descriptor": None}
+        return self.__dict__ | {"_descriptor": None, "_spool": None}

@@ -19,6 +19,7 @@ from pathlib import Path
 if __name__ == "__main__":  # run as a script: the checkout's root, not pipelines/, holds the packages
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+import fsspec
 import pyarrow.compute as pc
 
 from corpus import packs
@@ -50,7 +51,8 @@ def main() -> None:
     chosen = {name: find(catalog, name) for name in args.dataset} if args.dataset else catalog
     chosen = licensed(chosen, args.licences)
     data = args.data if "://" in args.data else str(Path(args.data).resolve())
-    cleaned = {name: _cleaned(f"{data}/{name}", args.unfinished) for name in chosen}
+    there = _folders(data)
+    cleaned = {name: _cleaned(f"{data}/{name}", args.unfinished) if name in there else {} for name in chosen}
     present, of_present = _available(cleaned), args.of == "present"
     mixture = shares(catalog if args.samples else chosen, args.stage, present, args.samples, of_present=of_present)
     mixture = [share for share in mixture if share.dataset in chosen]
@@ -100,6 +102,16 @@ def make_parser() -> argparse.ArgumentParser:
     )
     guards.add_guard_flag(parser)
     return parser
+
+
+def _folders(root: str) -> set[str]:
+    """Return the names of what lies in a folder, from one listing; an absent folder is empty."""
+    fs, path = fsspec.core.url_to_fs(root)
+    fs.invalidate_cache()
+    try:
+        return {name.rstrip("/").rpartition("/")[2] for name in fs.ls(path, detail=False)}
+    except FileNotFoundError:
+        return set()
 
 
 def _cleaned(folder: str, unfinished: bool) -> dict[str, Manifest]:

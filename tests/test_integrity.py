@@ -20,7 +20,7 @@ from corpus.records import BadImage, to_members
 from corpus.shards import IndexedShard, ShardWriter, read_samples
 from pipelines import dedup, report, retune, verify
 from pipelines.engine import job
-from pipelines.work import stage
+from pipelines.work import slices
 from tests.cleaned import sample, write_cleaned
 from tests.folders import ledger, of_split, split_ids
 from tests.test_build_stage import build, bytes_of
@@ -183,7 +183,7 @@ def test_build_stage_refuses_a_damaged_index_ledger_or_manifest(copy, tmp_path):
         path = copy / "cleaned/gqa" / f"00000.{suffix}"
         bit = middle(path, b'"kept"') if suffix == "json" else 1234
         flip(path, bit)
-        stage._kept_keys.cache_clear()
+        slices.kept_keys.cache_clear()
         with pytest.raises(Damaged, match=f"00000.{suffix} .*verify.py .* --discard"):
             build(copy / "cleaned", tmp_path / suffix)
         with pytest.raises(SystemExit, match=f"error: .*00000.{suffix} "):  # no traceback

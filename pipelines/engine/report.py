@@ -1,6 +1,7 @@
 """Reports of an output folder, finished or not, made from its ledgers and shards."""
 
 import base64
+import functools
 import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,6 +19,7 @@ from corpus.folder import Listing, Manifest, OutputFolder
 from corpus.folder_index import Total, entries
 from corpus.ledger import BASE, DROPPED, ERROR, KEPT, OF_FILES, Counts
 from corpus.records import from_members
+from corpus.remote import AHEAD, prefetched
 from corpus.shards import IndexedShard
 from pipelines.engine.drawing import outlines, words
 from pipelines.engine.quarantine import told
@@ -211,10 +213,10 @@ def _kept_examples(folder: OutputFolder, listing: Listing, ledgers: dict[str, pa
             yield from ({"image": None, "shapes": [], **row} for row in kept.slice(0, 2).to_pylist())
             continue
         shard = IndexedShard(f"{folder.url}/{split}.tar")
-        for i in _spread(list(range(len(shard))), max(1, 2 * EXAMPLES_PER_RULE // len(ledgers))):
-            if shown < 2 * EXAMPLES_PER_RULE:
-                shown += 1
-                yield _kept_example(shard, i)
+        some = _spread(list(range(len(shard))), max(1, 2 * EXAMPLES_PER_RULE // len(ledgers)))
+        some = some[: 2 * EXAMPLES_PER_RULE - shown]
+        shown += len(some)
+        yield from prefetched(functools.partial(_kept_example, shard), some, 0 if shard.local else AHEAD)
 
 
 def _kept_example(shard: IndexedShard, i: int) -> dict:

@@ -1,24 +1,21 @@
 """One split of build_stage.py: choose, format, tokenise, plan, write. Pure but for reading the cleaned shards.
 
-Two passes bound the memory: the first keeps tokens alone, the second reads the images again, pack by pack.
+Two passes bound the memory: the first keeps tokens alone, the second reads the images again, pack by pack. From an
+object store they come once: runs of samples, read ahead, which wait for the second pass in a temporary file.
 """
 
-import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from corpus import packs
 from corpus.damage import CorruptSample
-from corpus.folder import OutputFolder
 from corpus.formats import BadSample, Unfit, format_sample
 from corpus.languages import Language
 from corpus.ledger import DROPPED, KEPT, schema
 from corpus.legibility import Legibility
-from corpus.mixture import copies, positions
 from corpus.packing import plan_packs
 from corpus.pieces import Encoded, Encoder
 from corpus.readers.names import owners_ids
@@ -27,7 +24,8 @@ from corpus.shards import IndexedShard
 from corpus.splits import Sink, Split
 from corpus.texts import split_text
 from corpus.tokens import load_tokenizer
-from pipelines.work.licensing import COLUMN, RowLicence
+from pipelines.work.licensing import COLUMN
+from pipelines.work.slices import Slice, SliceRow, kept_keys, read_slices
 
 SCORES = {
     "dataset": pa.string(), "tokens": pa.int32(), "supervised": pa.int32(), "images": pa.int16(),
@@ -73,9 +71,7 @@ def build_split(split: Split, sink: Sink, recipe: Recipe) -> None:
     """Turn slices of cleaned splits into packs of one task. Every cleaned row ends in the ledger, chosen or not."""
     builder = _Builder(split, sink, recipe)
     _expect(sink, split.source["slices"], recipe.limit)
-    row = 0
-    for number, piece in enumerate(split.source["slices"]):
-        row = builder.read(number, piece, row)
+    builder.read()
     builder.write()
 
 
@@ -87,7 +83,7 @@ def _expect(sink: Sink, slices: list[dict], limit: int | None) -> None:
     def key_of(row: int) -> str:
         number = int(np.searchsorted(ends, row, "right"))
         piece = slices[number]
-        return _kept_keys(piece["folder"], piece["split"])[piece["start"] + row - int(ends[number]) + counts[number]]
+        return kept_keys(piece["folder"], piece["split"])[piece["start"] + row - int(ends[number]) + counts[number]]
 
     sink.expects(np.arange(sum(counts)), key_of)
 
@@ -102,34 +98,32 @@ class _Builder:
         if self._encoder.tokenizer.fingerprint != recipe.fingerprint:
             raise ValueError(f"tokenizer {recipe.tokenizer} changed while the job ran: start again")
 
-    def read(self, number: int, piece: dict, row: int) -> int:
-        """Read the chosen samples of one slice, or copies of them; return the row after its last."""
-        keys = _kept_keys(piece["folder"], piece["split"])[piece["start"] : piece["stop"]][: self._recipe.limit]
-        shard = IndexedShard(f"{piece['folder']}/{piece['split']}.tar")
-        self._shards.append(shard)
-        places = positions(keys, self._task, self._recipe.seed)
-        chosen = copies(places, piece["weight"]) > piece["copy"]
-        mark = f"-x{piece['copy']}" if piece["copy"] else ""
-        licence = RowLicence(**piece["licence"]) if "licence" in piece else None
-        self._leave_out(keys, mark, row, places, np.flatnonzero(~chosen), piece)
-        for i in np.flatnonzero(chosen).tolist():
-            place = number, piece["start"] + i
-            self._take(_Row(keys[i], mark, row + i, piece["dataset"], place, licence), shard)
-        return row + len(keys)
+    def read(self) -> None:
+        """Read the chosen samples of every slice, or copies of them."""
+        for piece, found in read_slices(
+            self._split.source["slices"], self._task, self._recipe.seed, self._recipe.limit
+        ):
+            if found is None:
+                self._begin(piece)
+            for i, data in found or ():
+                self._take(piece, i, data)
 
-    def _leave_out(self, keys: list[str], mark: str, row: int, places: np.ndarray, out: np.ndarray, piece) -> None:
-        count, threshold = len(out), piece["weight"] - piece["copy"]
+    def _begin(self, piece: Slice) -> None:
+        """Tell of a slice's samples that are not chosen."""
+        self._shards.append(piece.shard)
+        out, count = np.flatnonzero(~piece.chosen), np.count_nonzero(~piece.chosen)
         columns = {
-            "key": [keys[i] + mark for i in out], "row": row + out, "outcome": [DROPPED] * count,
-            "rule": ["mixture"] * count, "value": places[out], "threshold": [threshold] * count,
-            "dataset": [piece["dataset"]] * count,
+            "key": [piece.keys[i] + piece.mark for i in out], "row": piece.first_row + out,
+            "outcome": [DROPPED] * count, "rule": ["mixture"] * count, "value": piece.places[out],
+            "threshold": [piece.weight - piece.copy] * count, "dataset": [piece.dataset] * count,
         }  # fmt: skip
         if count:
             self._sink.rows(pa.table(columns))
 
-    def _take(self, row: "_Row", shard: IndexedShard) -> None:
+    def _take(self, piece: Slice, i: int, data: bytes) -> None:
+        row = piece.row(i)
         try:
-            sample = _read_sample(shard, row)
+            sample = _read_sample(piece.shard, row, data)
             licence = row.licensed.of(sample) if row.licensed else None
             made = list(self._make(sample))
         except (BadSample, Unfit) as error:
@@ -159,7 +153,7 @@ class _Builder:
                     yield result.suffix, self._encoder.encode(result.pieces), result.shapes_dropped
 
     def _settle(
-        self, row: "_Row", suffix: str, result: Encoded | Unfit, shapes_dropped: int, ids: list[str],
+        self, row: SliceRow, suffix: str, result: Encoded | Unfit, shapes_dropped: int, ids: list[str],
         legible: dict[str, float], licence: str | None,
     ) -> None:  # fmt: skip
         key, of = row.key + row.mark + suffix, row.key + suffix
@@ -225,16 +219,6 @@ class _Builder:
         return [sample.images[i] for i in candidate.encoded.images]
 
 
-@dataclass(slots=True)
-class _Row:
-    key: str
-    mark: str  # -x1, -x2, ... of a copy
-    row: int
-    dataset: str
-    place: tuple[int, int]
-    licensed: RowLicence | None = None
-
-
 def _worst_lines(sample: Sample, train_size: int) -> dict[str, float]:
     """Return the least advance and the least ink of a sample's lines after the squash, as columns of the ledger.
 
@@ -262,23 +246,15 @@ def _kept_row(candidate: Candidate, pack: int) -> dict:
     }  # fmt: skip
 
 
-@functools.lru_cache(maxsize=2)
-def _kept_keys(folder: str, split: str) -> list[str]:
-    """Return the keys of a cleaned split's samples, in the order of its shard, from its ledger."""
-    output = OutputFolder(folder)
-    table = output.table(output.manifest(split), columns=["key", "outcome"])
-    return table["key"].filter(pc.equal(table["outcome"], KEPT)).to_pylist()
-
-
 def _ids_of(sample: Sample) -> list[str]:
     """Return the owners' ids of a sample's images; of a crawled one, what its address gives away."""
     ids = [identity for image in sample.images for identity in image.ids]
     return list(dict.fromkeys([*ids, *owners_ids(str(sample.source.get("url") or ""))]))
 
 
-def _read_sample(shard: IndexedShard, row: _Row) -> Sample:
+def _read_sample(shard: IndexedShard, row: SliceRow, data: bytes) -> Sample:
     try:
-        key, members = shard[row.place[1]]
+        key, members = shard.unpack(row.place[1], data)
         sample = from_members(members)
     except CorruptSample as error:
         raise BadSample(error.kind, str(error)) from None

@@ -2,13 +2,12 @@
 
 import asyncio
 import base64
-import io
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
+from renderers.chromium import BrowserLost
 from renderers.page import BadDocument
 
 # Installed into every page, in a world that the page's own scripts (were they on) could not see.
@@ -83,8 +82,10 @@ class Tab:
             "format": "png", "optimizeForSpeed": True,
             "clip": {"x": left, "y": 0, "width": width, "height": height, "scale": 1},
         })  # fmt: skip
-        image = Image.open(io.BytesIO(base64.b64decode(shot["data"])), formats=("PNG",))
-        return cv2.cvtColor(np.asarray(image.convert("RGB")), cv2.COLOR_RGB2BGR)
+        pixels = cv2.imdecode(np.frombuffer(base64.b64decode(shot["data"]), np.uint8), cv2.IMREAD_COLOR)
+        if pixels is None:
+            raise BrowserLost("crash", "its picture of the page is no PNG")
+        return pixels
 
 
 def doctype(html: str) -> str:

@@ -3,6 +3,7 @@
 python benchmarks/scale.py folders --splits 500000          # a resume that finds nothing to do, and a report
 python benchmarks/scale.py store --splits 5000              # the same on an S3 that answers after 30 ms
 python benchmarks/scale.py planning --objects 100000        # from a glob to names and marks of files
+python benchmarks/scale.py requests                         # what a shard, a sample and a pack more ask of a store
 python benchmarks/scale.py chaos --splits 40 --workers 2    # 3 % of requests fail, a file is refused, a split kills
 python benchmarks/scale.py stage --samples 4000             # build_stage.py from a local disk and from that S3
 """
@@ -23,7 +24,7 @@ if __name__ == "__main__":
 import numpy as np
 import pyarrow as pa
 
-from benchmarks import scale_reading
+from benchmarks import scale_reading, scale_requests
 from benchmarks.fake_s3 import FakeS3
 from benchmarks.processes import measured, run
 from corpus.folder import VERSION, OutputFolder, digest
@@ -192,7 +193,7 @@ def _timeless(key: str, data: bytes) -> bytes:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("folders", "store", "planning", "chaos", "stage"))
+    parser.add_argument("what", choices=("folders", "store", "planning", "requests", "chaos", "stage"))
     parser.add_argument("--splits", type=int, default=5000, metavar="N")
     parser.add_argument("--objects", type=int, default=100_000, metavar="N")
     parser.add_argument("--workers", type=int, default=2, metavar="N")
@@ -212,13 +213,15 @@ def _results(args: argparse.Namespace, server: FakeS3, temporary: Path) -> Itera
     if args.what == "folders":
         yield from folders(args.keep or temporary / "folder", args.splits)
         return
-    server.latency = 0.03 if args.what != "chaos" else 0.0
+    server.latency = 0.03 if args.what not in ("chaos", "requests") else 0.0
     if args.what == "store":
         yield from store(server, temporary / "folder", args.splits)
     elif args.what == "planning":
         yield "planning", planning(server, args.objects)
     elif args.what == "stage":
         yield from scale_reading.stage(server, temporary, args.samples)
+    elif args.what == "requests":
+        yield from scale_requests.requests(server, temporary, (4, 8), (60, 240))
     else:
         yield "chaos", chaos(server, temporary, args.splits, args.workers)
 

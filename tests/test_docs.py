@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.costs.rates import BY_DESIGN, NEVER, read_tables
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SCRIPTS = sorted(path for path in (ROOT / "pipelines").glob("*.py") if path.read_text().startswith("#!"))
@@ -84,3 +86,18 @@ def test_help_ends_with_an_example_that_parses(script):
 
 def test_every_job_is_executable():
     assert [script.name for script in SCRIPTS if not script.stat().st_mode & 0o111] == []
+
+
+def test_every_rate_that_is_called_measured_stands_in_the_benchmarks():
+    text = " ".join((ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8").split())
+    rates = read_tables().rates
+    found = [*rates.assumed.values(), *(rate for step in rates.steps.values() for rate in step)]
+    measured = [rate for rate in found if rate.measured not in (NEVER, BY_DESIGN)]
+    assert len(measured) > 20
+    for rate in measured:
+        assert rate.measured in text, (
+            f"pipelines/costs/rates.yaml quotes what is not in docs/benchmarks.md: {rate.measured}"
+        )
+        numbers = [float(word.replace(",", "")) for word in re.findall(r"\d[\d,]*(?:\.\d+)?", rate.measured)]
+        known = {number * unit for number in numbers for unit in (1, 1e6 if " M " in rate.measured else 1)}
+        assert rate.value in known, f"{rate.value:g} is not in the line it is said to be from: {rate.measured}"

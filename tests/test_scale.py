@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import scale
+from benchmarks import scale, scale_requests
 from benchmarks.fake_s3 import FakeS3
 
 
@@ -15,6 +15,13 @@ def server():
 def test_planning_is_listing(server):
     cost = scale.planning(server, 2500)
     assert cost["requests"] == {"LIST": 3}
+
+
+@pytest.mark.slow
+def test_a_shard_a_sample_and_a_pack_ask_a_store_what_the_costs_are_reckoned_with(server, tmp_path):
+    (_, shard), (_, sample), (_, pack) = scale_requests.requests(server, tmp_path, (1, 2), (20, 60))
+    assert shard == {"GET": 9, "HEAD": 8, "PUT": 4, "LIST": 2}
+    assert sample["GET"] < 0.3 and pack["GET"] == pytest.approx(1, abs=0.1)
 
 
 @pytest.mark.slow

@@ -10,7 +10,8 @@ GROUPS = {
               "score_clip", "dedup", "retune"),
     "render and synthesise": ("render_pdf", "render_html", "make_ocr", "make_scenes"),
     "pack and hand on": ("build_stage", "show_packs", "export_data", "train_tokenizer"),
-    "train and ask": ("trainer", "train", "generate", "evaluate", "export", "estimate", "plot"),
+    "train and ask": ("trainer", "train", "generate", "evaluate", "export", "plot"),
+    "plan": ("cost", "estimate"),
     "look and check": ("report", "explore", "compare", "paper_tables", "verify", "guard", "leaks", "doctor", "fonts"),
     "proofs": ("learn", "campaign", "train_tiny_clip"),
 }  # fmt: skip

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cleaners import filters, personal
+from cleaners import filters, identify, personal
 from cleaners.rule_batch import Batch
 from cleaners.text.html import HTML
 from cleaners.text.patterns import PATTERNS, patterns_for
@@ -134,6 +134,7 @@ RULES = RuleTable(
             parameters={"max": _limit(0.5, "toxicity", "max", "ours; every classifier needs its own")},
         ),
         *personal.RULES,
+        identify.RULE,
         # LAION-5B, English, ViT-B/32; every dataset that ships another model's score needs its own.
         Rule(
             name="clip_score", says="pairs whose image and text disagree", needs=_CLIP, apply=filters.clip_score,

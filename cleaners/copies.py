@@ -1,12 +1,12 @@
 """Are two images copies of one picture? Candidates of perceptual hashes are aligned and compared block by block.
 
 ORB features give a similarity transform (also to the mirrored image), under which 16 x 16 blocks of both are
-correlated: a weak block is a place where the pictures differ. Flat graphics and pages of text have other needs. Where
-there are few features nothing can be aligned, and the images must agree as they lie; pages of text agree in layout, so
-that more of their blocks must correlate. Colour is compared apart, since correlation is blind to it.
+correlated: a weak block is a place where the pictures differ. Pages of text agree in layout, so that more of their
+blocks must correlate. Flat graphics have few features, and a word more makes another of them: they are moved until they
+correlate best, and must agree everywhere. Colour is compared apart, since correlation is blind to it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -20,11 +20,20 @@ MIN_LIKENESS = 0.5  # correlation of a weak block (the 15th percentile)
 WEAK_SHARE = 15  # percent
 PAGE_LIKENESS = 0.7
 MARKED_LIKENESS, MARKED_SHARE = 0.8, 45  # a watermark lies over many blocks of a photo, and spares most
+MOST_POINTS, CELLS = 700, 6  # features of an image, taken evenly from cells of a sixth of its width and height
+RICH = 500  # features, which no flat graphic has
+FEW_POINTS = 100  # with more of them, a photo whose features agree on nothing is another
 MIN_INLIERS = 12
 MIN_OVERLAP = 0.45  # of the area of the first image
 MAX_ANGLE = 5.0  # degrees
 MAX_COLOUR_GAP = 10.0  # of the mean a or b of CIE Lab, between two images that have colours
-FLAT_GAP = 12.0  # grey levels, mean of a weak block, between two flat graphics
+FLAT_GAP = 11.0  # grey levels, mean of any block, between two flat graphics; half size and JPEG 70 give up to 10
+FLAT_LIKENESS, FEW = 0.3, 5  # correlation of a weak block of theirs, by its percentile
+SHADE_GAP, NO_COLOUR = 20.0, 4.0  # of a block's mean a or b of CIE Lab
+MIN_FIT = 0.85  # correlation of two flat graphics as a whole, when the one has been moved onto the other
+MIN_TOLD = 30  # blocks with structure: one shape that has been moved on its ground is no copy
+MIN_CONTAINED = 0.94  # of the area of one of them
+_STEPS = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 40, 1e-4)
 SAME_SHAPE = 0.04  # of the logarithms of width / height
 EVEN = 1.5  # pixels of blur, which makes a small copy and its original alike
 STRUCTURE = 4.0  # grey levels: a block that deviates less tells nothing
@@ -52,7 +61,7 @@ class Picture(NamedTuple):
     points: np.ndarray
     descriptors: np.ndarray | None
     page: bool
-    flat: bool  # a graphic of few shades
+    flat: bool  # a graphic of few shades and features
     bare: "Picture | None" = None  # without its bars (letterbox, border, margin), where it has some
 
 
@@ -70,7 +79,7 @@ def _ready(pixels: np.ndarray, bare: Picture | None = None) -> Picture:
     lab = cv2.cvtColor(pixels.astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     places, descriptors = _features(grey)
-    return Picture(grey, lab[..., 1:], places, descriptors, _is_page(grey), _is_flat(grey), bare)
+    return Picture(grey, lab[..., 1:], places, descriptors, _is_page(grey), len(places) < RICH and _is_flat(grey), bare)
 
 
 def _is_page(grey: np.ndarray) -> bool:
@@ -101,8 +110,12 @@ def compare(first: Picture, second: Picture) -> Likeness:
     for a, b in _without_bars(first, second):
         if best.copies:
             break
-        best = max(best, _either_way(a, b), key=lambda found: found.value - found.threshold)
+        best = max(best, _either_way(a, b), key=_margin)
     return best
+
+
+def _margin(found: Likeness) -> float:
+    return found.value - found.threshold
 
 
 def _without_bars(first: Picture, second: Picture) -> Iterator[tuple[Picture, Picture]]:
@@ -123,8 +136,22 @@ def _either_way(first: Picture, second: Picture) -> Likeness:
 
 def _features(grey: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Places float32 [n, 2] in pixels, and descriptors uint8 [n, 32] or None where there are none."""
-    points, descriptors = cv2.ORB.create(700).detectAndCompute(grey, None)
+    orb = cv2.ORB.create(3 * MOST_POINTS)
+    points, descriptors = orb.compute(grey, _spread(orb.detect(grey, None), grey.shape))
     return np.array([point.pt for point in points], np.float32).reshape(-1, 2), descriptors
+
+
+def _spread(points: Sequence[cv2.KeyPoint], shape: tuple[int, ...]) -> list[cv2.KeyPoint]:
+    """Choose the strongest of every cell in turn; else the letters of a watermark would be all that is looked at."""
+    if len(points) <= MOST_POINTS:
+        return list(points)
+    places = np.array([point.pt for point in points]) * CELLS / (shape[1], shape[0])
+    strength = -np.array([point.response for point in points])
+    cell = places.astype(int) @ (1, CELLS)
+    order = np.lexsort((strength, cell))
+    turn = np.empty(len(points), int)
+    turn[order] = np.arange(len(points)) - np.searchsorted(cell[order], cell[order])
+    return [points[i] for i in np.lexsort((strength, turn))[:MOST_POINTS]]
 
 
 def _mirrored(picture: Picture) -> Picture:
@@ -135,11 +162,13 @@ def _mirrored(picture: Picture) -> Picture:
 
 
 def _compare(first: Picture, second: Picture) -> Likeness:
-    page = first.page or second.page
+    page = first.page and second.page
+    if first.flat and second.flat and not page:
+        return _flat(first, second)
     threshold, path = (PAGE_LIKENESS, "page") if page else (MIN_LIKENESS, "photo")
     found = _transform(first, second)
     if found is None:
-        return _as_they_lie(first, second)
+        return _flat(first, second)
     size = first.grey.shape[1], first.grey.shape[0]
     inside = cv2.warpAffine(np.full(second.grey.shape, 255, np.uint8), found, size) > 254
     if inside.mean() < MIN_OVERLAP:
@@ -187,20 +216,85 @@ def _upright(transform: np.ndarray) -> bool:
     return a > 0.2 and d > 0.2 and angle < MAX_ANGLE and shear < MAX_ANGLE and 0.4 < a / d < 2.5
 
 
-def _as_they_lie(first: Picture, second: Picture) -> Likeness:
-    """Compare flat graphics, which have too few features to be aligned, after laying one over the other whole."""
+def _flat(first: Picture, second: Picture) -> Likeness:
+    """Compare flat graphics: a shape or a word more is another picture, so that they must agree in every block.
+
+    Features are few and say little: the one is moved on the other until they correlate best, and may be cut out of it.
+    """
+    found = _everywhere_alike(first, second, _stretched(first, second))
+    if min(len(first.points), len(second.points)) > FEW_POINTS and not (first.flat and second.flat):
+        return found
+    for start, scales in ((_stretched, (0.25, 1.0)), (_transform, (1.0,))):
+        if found.copies:
+            break
+        transform = _moved(first.grey, second.grey, start(first, second), scales)
+        if transform is not None:
+            found = _everywhere_alike(first, second, transform, MIN_TOLD)
+    return found
+
+
+def _stretched(first: Picture, second: Picture) -> np.ndarray:
+    """Return the transform that lays the second on the first whole."""
+    width, height = (a / b for a, b in zip(first.grey.shape[::-1], second.grey.shape[::-1], strict=True))
+    return np.array([[width, 0, 0], [0, height, 0]])
+
+
+def _moved(first: np.ndarray, second: np.ndarray, start: np.ndarray | None, scales: Sequence[float]):
+    """Improve the transform of the second image onto the first, at these scales; None where they do not fit.
+
+    Enhanced correlation coefficient, Evangelidis and Psarakis 2008.
+    """
+    if start is None:
+        return None
+    back = cv2.invertAffineTransform(start).astype(np.float32)
+    for scale in scales:
+        here, there = (
+            cv2.resize(each, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) for each in (first, second)
+        )
+        back[:, 2] *= scale
+        everywhere = np.full(there.shape, 255, np.uint8)
+        try:
+            fit, better = cv2.findTransformECC(here, there, back, cv2.MOTION_AFFINE, _STEPS, everywhere, 5)
+        except cv2.error:  # they correlate nowhere
+            return None
+        if fit < MIN_FIT:
+            return None
+        back = np.array(better, np.float32)
+        back[:, 2] /= scale
+    found = cv2.invertAffineTransform(back)
+    return found if _upright(found) and abs(np.log(found[0, 0] / found[1, 1])) < SAME_SHAPE else None
+
+
+def _everywhere_alike(first: Picture, second: Picture, transform: np.ndarray, least: int = 4) -> Likeness:
+    """Compare where both are: one must lie in the other but for its corners, and every block must agree.
+
+    least: blocks with structure that there must be.
+    """
     size = first.grey.shape[1], first.grey.shape[0]
-    grey, colours = cv2.resize(second.grey, size), cv2.resize(second.colours, size)
+    inside = cv2.warpAffine(np.full(second.grey.shape, 255, np.uint8), transform, size) > 254
+    area = abs(np.linalg.det(transform[:, :2])) * second.grey.size
+    if max(inside.mean(), inside.sum() / area) < MIN_CONTAINED or inside.mean() < MIN_OVERLAP:
+        return Likeness(-1.0, FLAT_LIKENESS, "flat", "neither lies in the other")
+    grey, colours = (cv2.warpAffine(image, transform, size) for image in (second.grey, second.colours))
     here, grey = (cv2.GaussianBlur(image, (0, 0), EVEN) for image in (first.grey, grey))
-    inside = np.ones(first.grey.shape, bool)
-    gap = np.abs(_blocks(here.astype(np.float32)) - _blocks(grey.astype(np.float32))).mean(axis=(2, 3))
-    shades = np.abs(_blocks(first.colours[..., 0]) - _blocks(colours[..., 0])).mean(axis=(2, 3))
-    if np.percentile(gap, 98) > FLAT_GAP or np.percentile(shades, 98) > FLAT_GAP:
-        return Likeness(-1.0, PAGE_LIKENESS, "flat", f"a block differs by {gap.max():.0f}")
+    whole = np.asarray(_blocks(inside).all(axis=(2, 3)))
+    gap = np.abs(_blocks(here.astype(np.float32)) - _blocks(grey.astype(np.float32))).mean(axis=(2, 3))[whole]
+    if gap.max(initial=0) > FLAT_GAP:
+        return Likeness(-1.0, FLAT_LIKENESS, "flat", f"a block differs by {gap.max():.0f}")
+    if _shade_gap(first.colours, colours, whole) > SHADE_GAP:
+        return Likeness(-1.0, FLAT_LIKENESS, "flat", "colours")
     correlations = _correlations(here, grey, inside)
-    if correlations is None:
-        return Likeness(-1.0, PAGE_LIKENESS, "flat", "nothing to compare")
-    return Likeness(float(np.percentile(correlations, WEAK_SHARE)), PAGE_LIKENESS, "flat")
+    if correlations is None or len(correlations) < least:
+        return Likeness(-1.0, FLAT_LIKENESS, "flat", "nothing to compare")
+    return Likeness(float(np.percentile(correlations, FEW)), FLAT_LIKENESS, "flat")
+
+
+def _shade_gap(first: np.ndarray, second: np.ndarray, whole: np.ndarray) -> float:
+    """Return the largest gap of a block's mean a or b; 0 where no block of one has a colour, as in a grey copy."""
+    means = [np.stack([_blocks(shades[..., i]).mean(axis=(2, 3))[whole] for i in (0, 1)]) for shades in (first, second)]
+    if min(np.abs(each).max(initial=0) for each in means) < NO_COLOUR:
+        return 0.0
+    return float(np.abs(means[0] - means[1]).max())
 
 
 def _colour_gap(first: np.ndarray, second: np.ndarray) -> float:

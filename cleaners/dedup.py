@@ -1,7 +1,7 @@
 """Near-duplicates without comparing all pairs: perceptual hashes and MinHash signatures meet in buckets of equal bands.
 
 A band is a part of a hash. Two images are compared only where a band of one's plain hash equals a band of any view of
-the other (or one that differs in its weakest bits): buckets first, the long hash decides.
+the other (or differs in its weakest bits alone): buckets first, the long hash decides.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,11 +16,14 @@ from cleaners.phash import LONG_BYTES, SHORT_BITS, VIEWS, Hashes, distance
 BANDS, BAND_BITS = 3, SHORT_BITS // 3
 MAX_DISTANCE = 64  # of 255 bits; of 20,000 pairs of unrelated photos the nearest differ in 86
 FULL_BUCKET = 2048  # members (an image may be several); a larger one tells nothing and would cost its square
-WEAK = 3  # bits of a band that are flipped, singly and in pairs
+WEAK, WEAK_OF_VIEWS = 3, 2  # bits of a band that are flipped: of the image as it is, singly and in pairs; of its views
 _FLIPS = np.array(
     [[i in flip for i in range(WEAK)] for n in (1, 2) for flip in combinations(range(WEAK), n)], np.uint64
 )
-PROBE_VIEWS = np.concatenate([np.repeat(np.arange(VIEWS), BANDS), np.zeros(BANDS * len(_FLIPS), int)])  # of each probe
+_ALL = np.arange(VIEWS)
+PROBE_VIEWS = np.concatenate(
+    [np.repeat(_ALL, BANDS), np.zeros(BANDS * len(_FLIPS), int), np.repeat(_ALL[1:], BANDS * WEAK_OF_VIEWS)]
+)  # of each probe
 _PLACES = np.uint64(1) << np.arange(BAND_BITS, dtype=np.uint64)
 
 
@@ -31,11 +34,13 @@ def plain_keys(short: np.ndarray) -> np.ndarray:
 
 
 def probe_keys(hashes: Hashes) -> np.ndarray:
-    """Return an image's probes (uint64 [len(PROBE_VIEWS)]): all views' bands, and view 0's with weak bits flipped."""
+    """Return an image's probes (uint64 [len(PROBE_VIEWS)]): the bands of all views, then with weak bits flipped."""
     plain = plain_keys(hashes.short)
-    weakest = np.argsort(hashes.weakness[0].reshape(BANDS, BAND_BITS), axis=1, kind="stable")[:, :WEAK]
-    masks = _FLIPS @ (np.uint64(1) << weakest.T.astype(np.uint64))
-    return np.concatenate([plain.ravel(), (plain[0] ^ masks).ravel()])
+    weakest = np.argsort(hashes.weakness.reshape(VIEWS, BANDS, BAND_BITS), axis=2, kind="stable")[..., :WEAK]
+    bits = np.uint64(1) << weakest.astype(np.uint64)
+    whole = plain[0] ^ (_FLIPS @ bits[0].T)
+    views = plain[1:, :, None] ^ bits[1:, :, :WEAK_OF_VIEWS]
+    return np.concatenate([plain.ravel(), whole.ravel(), views.ravel()])
 
 
 class Matcher:
@@ -147,7 +152,7 @@ def _keys_of_part(probes: Rows, part: int, parts: int, plain: np.ndarray, rows: 
     for at in range(0, max(1, len(probes)), rows):
         block = probes[slice(at, at + rows)]
         images, columns = np.nonzero(plain[block] & (block % np.uint64(parts) == part))
-        found.append((block[images, columns], images + at, columns.astype(np.uint8)))
+        found.append((block[images, columns], images + at, columns.astype(np.uint16)))
     keys, images, columns = (np.concatenate(column) for column in zip(*found, strict=True))
     order = np.argsort(keys, kind="stable")
     return keys[order], images[order], columns[order]

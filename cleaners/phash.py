@@ -49,9 +49,10 @@ def hash_views(image) -> Hashes | None:
     whole, inner = _thumbnail(grey), _thumbnail(without_bars(grey))
     if whole.std() < FLAT:
         return None
+    turned = [_thumbnail(without_bars(_turned(whole, angle, grey.shape))) for angle in _TURNS]
     coefficients = _cropped(inner)
     mirrored = coefficients[0] * np.where(np.arange(16) % 2, -1, 1)
-    others = [mirrored, _plain(whole), *(_plain(_turned(inner, angle, grey.shape)) for angle in _TURNS)]
+    others = [mirrored, _plain(whole), *(_plain(each) for each in turned)]
     coefficients = np.concatenate([coefficients, np.stack(others)])
     low = coefficients[:, :8, :8].reshape(VIEWS, 64)[:, 1:]
     high = coefficients.reshape(VIEWS, 256)[:, 1:]

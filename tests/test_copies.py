@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageOps
 
 from cleaners.copies import compare, prepare
-from cleaners.dedup import Groups, first_of_each
+from cleaners.dedup import Groups, Rows, first_of_each, near_pairs, probe_keys
 from cleaners.phash import distance, hash_views, without_bars
 from corpus.records import EncodedImage, to_members
 from corpus.shards import ShardWriter
@@ -25,12 +25,21 @@ def photo(shared_data) -> Image.Image:
     return Image.open(shared_data("photos/coco_000000022892.jpg")).convert("RGB")
 
 
+def marked(image: Image.Image) -> Image.Image:
+    """Letters all over the picture, whose corners are the strongest that there are."""
+    image, size = image.copy(), image.width // 9
+    for line in range(3):
+        place = (10, image.height * (2 + line) // 6)
+        ImageDraw.Draw(image, "RGBA").text(place, "SAMPLE PHOTO LIBRARY", fill=(255, 255, 255, 150), font_size=size)
+    return image
+
+
 COPIES = {
     "crop": lambda image: cut(image, 0.06, 0.02, 0.04, 0.08), "side": lambda image: cut(image, 0.15, 0, 0, 0),
     "letterbox": lambda image: ImageOps.expand(image, (0, 60), "black"), "flip": ImageOps.mirror,
     "border": lambda image: ImageOps.expand(image, 30, "navy"), "grey": lambda image: image.convert("L"),
     "turned": lambda image: image.rotate(3, Image.BICUBIC, fillcolor="white"),
-    "square": lambda image: image.resize((224, 224)),
+    "square": lambda image: image.resize((224, 224)), "watermark": lambda image: marked(image),
 }  # fmt: skip
 
 
@@ -72,6 +81,65 @@ def emblem(colour: str, wide: int) -> Image.Image:
 def test_flat_graphics_differ_by_shape_and_by_colour(colour, wide):
     assert compare(prepare(emblem("red", 200)), prepare(recompress(emblem("red", 200), 80))).copies
     assert not compare(prepare(emblem("red", 200)), prepare(emblem(colour, wide))).copies
+
+
+def logo(*, colour="red", left=90, more="", word="MILL") -> Image.Image:
+    image = Image.new("RGB", (400, 300), "white")
+    pen = ImageDraw.Draw(image)
+    pen.regular_polygon((left + 60, 110, 60), 5, fill=colour)
+    pen.rectangle((230, 60, 330, 130), fill="navy")
+    pen.text((120, 200), word, fill="black", font_size=48)
+    pen.text((300, 250), more, fill="black", font_size=30)
+    return image
+
+
+@pytest.mark.parametrize("kind", ["crop", "side", "letterbox", "flip", "border", "grey", "turned", "square"])
+def test_copies_of_a_graphic_are_copies(kind):
+    assert compare(prepare(logo()), prepare(recompress(COPIES[kind](logo()), 70))).copies
+
+
+@pytest.mark.parametrize(
+    "change", [{"colour": "green"}, {"colour": "black"}, {"left": 60}, {"more": "50%"}, {"word": "MALL"}]
+)
+def test_a_graphic_with_another_colour_place_or_word_is_another(change):
+    found = compare(prepare(logo()), prepare(recompress(logo(**change), 70)))
+    assert not found.copies
+
+
+def test_two_shapes_of_one_kind_are_no_copies_wherever_they_are():
+    def cross(colour: str, x: int, y: int) -> Image.Image:
+        image = Image.new("RGB", (224, 224), (235, 235, 225))
+        for box in ((x + 20, y, x + 40, y + 60), (x, y + 20, x + 60, y + 40)):
+            ImageDraw.Draw(image).rectangle(box, fill=colour)
+        return image
+
+    one = prepare(cross("red", 20, 20))
+    for other in (cross("green", 20, 20), cross("black", 20, 20), cross("red", 60, 40), cross("red", 20, 140)):
+        assert not compare(one, prepare(other)).copies
+
+
+def test_nearly_empty_pages_are_told_apart_by_their_heading():
+    def chapter(heading: str) -> Image.Image:
+        image = Image.new("RGB", (636, 900), "white")
+        for line in (20, 860):
+            ImageDraw.Draw(image).line((45, line, 590, line), fill="black", width=2)
+        ImageDraw.Draw(image).text((48, 88), heading, fill="black", font_size=22)
+        return image
+
+    assert compare(prepare(chapter("Chapter 1")), prepare(recompress(chapter("Chapter 1"), 50))).copies
+    assert not compare(prepare(chapter("Chapter 1")), prepare(chapter("Paragraph 1.1"))).copies
+
+
+@pytest.mark.parametrize("angle", [-3, 3])
+def test_a_page_that_lies_askew_is_a_candidate(angle):
+    words = "call me Ishmael some years ago never mind how long precisely having little or no money in my purse"
+    one = ImageOps.expand(page(words).crop((0, 0, 620, 500)), 70, "white")
+    turned = hash_views(recompress(one.rotate(angle, Image.BICUBIC, fillcolor="white"), 70))
+    assert distance(hash_views(one).long, turned.long[0]).min() <= dedup.CANDIDATE // 2
+    both = [hash_views(one), turned]
+    probes, long = np.stack([probe_keys(each) for each in both]), np.stack([each.long.ravel() for each in both])
+    pairs, _ = near_pairs(Rows(probes), Rows(long))
+    assert len(pairs) == 1
 
 
 @pytest.mark.parametrize("bars", [(0, 40), 19, (30, 0)])

@@ -6,6 +6,7 @@ python benchmarks/scale.py planning --objects 100000        # from a glob to nam
 python benchmarks/scale.py requests                         # what a shard, a sample and a pack more ask of a store
 python benchmarks/scale.py chaos --splits 40 --workers 2    # 3 % of requests fail, a file is refused, a split kills
 python benchmarks/scale.py stage --samples 4000             # build_stage.py from a local disk and from that S3
+python benchmarks/scale.py loader --workers 8               # the trainer's packs from that S3
 """
 
 import argparse
@@ -193,7 +194,7 @@ def _timeless(key: str, data: bytes) -> bytes:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("folders", "store", "planning", "requests", "chaos", "stage"))
+    parser.add_argument("what", choices=("folders", "store", "planning", "requests", "chaos", "stage", "loader"))
     parser.add_argument("--splits", type=int, default=5000, metavar="N")
     parser.add_argument("--objects", type=int, default=100_000, metavar="N")
     parser.add_argument("--workers", type=int, default=2, metavar="N")
@@ -222,6 +223,8 @@ def _results(args: argparse.Namespace, server: FakeS3, temporary: Path) -> Itera
         yield from scale_reading.stage(server, temporary, args.samples)
     elif args.what == "requests":
         yield from scale_requests.requests(server, temporary, (4, 8), (60, 240))
+    elif args.what == "loader":
+        yield from scale_reading.loader(server, temporary, args.workers)
     else:
         yield "chaos", chaos(server, temporary, args.splits, args.workers)
 

@@ -11,9 +11,9 @@ a role name. An image slot is `<img>`, `queries` times `<imgpad>`, `</img>`, in 
 """
 
 import functools
-import hashlib
 import io
 import json
+import os
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,10 +21,13 @@ from dataclasses import dataclass
 import fsspec
 import numpy as np
 
+from corpus.blocks import BlockCache, Fetchers
+from corpus.cached_shard import CachedShard, block_begin
 from corpus.damage import Damaged, how_to_mend
 from corpus.folder import digest
+from corpus.order import BLOCK, ORDERS
 from corpus.records import IMAGE_EXTENSIONS, EncodedImage
-from corpus.remote import get
+from corpus.remote import get, is_local
 from corpus.seals import read_sealed, sealed
 from corpus.shards import IndexedShard
 from corpus.tokens import Tokenizer, load_tokenizer
@@ -34,6 +37,7 @@ TOKENIZER = "tokenizer"  # the folder inside a stage folder that holds a copy of
 FORMAT = 1
 COUNTED = ("packs", "samples", "tokens", "supervised", "images")
 _OPEN_SHARDS = 64
+_FETCHERS, _ASKED = 4, 256  # threads of a process that fetch blocks ahead, and blocks that may wait for them
 
 
 class WrongCorpus(ValueError):
@@ -83,10 +87,11 @@ class StageFolder:
 
     Attributes, from `corpus.json`: `stage` (1, 2, 3), `queries`, `max_tokens`, `max_images`, `tasks` (task -> counts),
     `num_packs`, `num_samples`, `mean_samples_per_pack`, `tokenizer_fingerprint`, `digest` (of all shards' bytes and of
-    what they mean), `tokenizer_path`. It can be pickled and used in loader workers.
+    what they mean), `tokenizer_path`. It can be pickled and used in loader workers. `cache`: where blocks of packs are
+    kept when the folder lies in an object store.
     """
 
-    def __init__(self, path: str):
+    def __init__(self, path: str, cache: BlockCache | None = None):
         self.path = str(path).rstrip("/")
         self.record = read_corpus(self.path)
         self.stage, self.queries = self.record["stage"], self.record["queries"]
@@ -100,6 +105,9 @@ class StageFolder:
         self._shards = self.record["shards"]
         self._ends = np.cumsum([shard["packs"] for shard in self._shards], dtype=np.int64)
         self._open: OrderedDict[int, IndexedShard] = OrderedDict()
+        self._fs = fsspec.core.url_to_fs(self.path)[0]  # held: a forked worker must not close the connections of others
+        self._cache = None if is_local(self._fs) else cache
+        self._fetchers: Fetchers | None = None
 
     def __len__(self) -> int:
         return self.num_packs
@@ -121,22 +129,42 @@ class StageFolder:
         if not 0 <= i < self.num_packs:
             raise IndexError(f"{self.path}: pack {i} of {self.num_packs}")
         shard = int(np.searchsorted(self._ends, i, side="right"))
-        return shard, i - int(self._ends[shard]) + self._shards[shard]["packs"]
+        return shard, i - self._first(shard)
 
-    def index(self, seed: int, consumed: int) -> int:
+    def index(self, seed: int, consumed: int, order: str = "packs") -> int:
         """Return which pack is read after `consumed` others (0, 1, 2, ... over all epochs). Pure, O(1).
 
-        Every epoch is a permutation of all packs and depends only on (self.digest, seed, epoch).
+        Every epoch is a permutation of all packs and depends only on (self.digest, seed, epoch) and `order`, a name of
+        corpus.order.ORDERS.
         """
         if not self.num_packs:
             raise WrongCorpus(f"{self.path} holds no packs: build the stage from data that has some")
         epoch, position = divmod(consumed, self.num_packs)
-        return permuted(position, self.num_packs, f"{self.digest}/{seed}/{epoch}")
+        return ORDERS[order](position, self.num_packs, f"{self.digest}/{seed}/{epoch}")
 
     def order(self, seed: int, epoch: int, n: int | None = None) -> list[int]:
         """Return the first `n` pack indices of an epoch (all of them by default)."""
         start = epoch * self.num_packs
         return [self.index(seed, start + i) for i in range(self.num_packs if n is None else min(n, self.num_packs))]
+
+    def expect(self, packs: Iterable[int]) -> None:
+        """Have the blocks of these packs fetched into the cache, by threads, where there is a cache."""
+        if self._cache is None:
+            return
+        if self._fetchers is None or self._fetchers.process != os.getpid():
+            self._fetchers = Fetchers(_FETCHERS, _ASKED)
+        for shard, inside in map(self._place, packs):
+            name = f"{self._block_name(shard)}-{block_begin(inside, BLOCK, self._first(shard))}"
+            if not self._cache.holds(name):
+                self._fetchers.ask(name, functools.partial(self._have, self._cache, shard, inside))
+
+    def _have(self, cache: BlockCache, shard: int, inside: int) -> None:
+        self._cached_shard(cache, shard).have(inside)  # of the thread's own: the index is on the node's disk
+
+    def forget(self) -> None:
+        """Remove the corpus's blocks from the cache."""
+        if self._cache is not None:
+            self._cache.clear(self.digest[:16])
 
     def tokenizer(self) -> Tokenizer:
         """Load the tokenizer that the folder was made with, from the folder's own copy."""
@@ -159,13 +187,30 @@ class StageFolder:
 
     def _shard(self, number: int) -> IndexedShard:
         if number not in self._open:
-            self._open[number] = self._checked_shard(self._shards[number])
+            self._open[number] = self._checked_shard(number)
             if len(self._open) > _OPEN_SHARDS:
                 self._open.popitem(last=False)
         self._open.move_to_end(number)
         return self._open[number]
 
-    def _checked_shard(self, entry: dict) -> IndexedShard:
+    def _checked_shard(self, number: int) -> IndexedShard:
+        entry = self._shards[number]
+        if self._cache is None:
+            self._refuse_another(entry)
+            shard = IndexedShard(f"{self.path}/{entry['id']}.tar")
+        else:
+            shard = self._cached_shard(self._cache, number)
+        if len(shard) != entry["packs"]:
+            where = f"{self.path}/{entry['id']}"
+            raise WrongCorpus(f"{where}.idx lists {len(shard)} packs, {CORPUS} {entry['packs']}: build the stage again")
+        return shard
+
+    def _cached_shard(self, cache: BlockCache, number: int) -> CachedShard:
+        entry = self._shards[number]
+        path, admit = f"{self.path}/{entry['id']}.tar", functools.partial(self._refuse_another, entry)
+        return CachedShard(path, cache, self._block_name(number), BLOCK, self._first(number), admit)
+
+    def _refuse_another(self, entry: dict) -> None:
         path = f"{self.path}/{entry['id']}"
         try:
             digest_of_tar = json.loads(_read(f"{path}.json"))["files"]["tar"]
@@ -176,13 +221,15 @@ class StageFolder:
                 f"{path}.tar is not the shard that {self.path}/{CORPUS} lists (another tokenizer, other data or "
                 "another run): run build_stage.py again with the settings of this folder"
             )
-        shard = IndexedShard(f"{path}.tar")
-        if len(shard) != entry["packs"]:
-            raise WrongCorpus(f"{path}.idx lists {len(shard)} packs, {CORPUS} {entry['packs']}: build the stage again")
-        return shard
+
+    def _block_name(self, shard: int) -> str:
+        return f"{self.digest[:16]}-{self._shards[shard]['id']}"
+
+    def _first(self, shard: int) -> int:
+        return int(self._ends[shard]) - self._shards[shard]["packs"]
 
     def __getstate__(self):
-        return self.__dict__ | {"_open": OrderedDict()}
+        return self.__dict__ | {"_open": OrderedDict(), "_fetchers": None}
 
 
 def read_corpus(path: str) -> dict:
@@ -221,33 +268,3 @@ def padding(tokens: int, packs: int, max_tokens: int) -> float:
 def _read(url: str) -> bytes:
     fs, path = fsspec.core.url_to_fs(url)
     return get(fs, path)
-
-
-def permuted(position: int, size: int, key: str) -> int:
-    """Return the image of `position` under a pseudo-random permutation of range(size) chosen by `key`.
-
-    A Feistel network over the next power of four; positions that fall outside the range walk on along their cycle
-    (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002). Nothing is materialised, whatever the size.
-    """
-    half = max(1, ((size - 1).bit_length() + 1) // 2)
-    mask, keys = (1 << half) - 1, _round_keys(key)
-    while True:
-        left, right = position >> half, position & mask
-        for round_key in keys:
-            left, right = right, left ^ (_mix(right ^ round_key) & mask)
-        position = left << half | right
-        if position < size:
-            return position
-
-
-@functools.lru_cache(maxsize=16)
-def _round_keys(key: str) -> tuple[int, ...]:
-    raw = hashlib.blake2b(key.encode(), digest_size=64).digest()
-    return tuple(int.from_bytes(raw[i : i + 8], "little") for i in range(0, 64, 8))
-
-
-def _mix(x: int) -> int:
-    """The finaliser of SplitMix64: every input bit reaches every output bit."""
-    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
-    x = (x ^ x >> 27) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
-    return x ^ x >> 31

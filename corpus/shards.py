@@ -96,10 +96,11 @@ def _index_beside(url: str) -> ShardIndex | None:
     if not path.endswith(".tar") or not fs.isfile(beside):
         return None
     raw = get(fs, beside)
-    return None if raw.startswith(_DALI) else _checked_index(raw, fs, path, str(url))
+    return None if raw.startswith(_DALI) else checked_index(raw, fs, path, str(url))
 
 
-def _checked_index(raw: bytes, fs, path: str, url: str) -> ShardIndex:
+def checked_index(raw: bytes, fs, path: str, url: str) -> ShardIndex:
+    """Parse the content of a shard's `.idx` and hold the shard's length and end against it. Raises Damaged."""
     index = read_index(raw, url.removesuffix(".tar") + ".idx")
     end = int(index.offsets[-1])
     if (tail := _tail(fs, path, end)) == END:
@@ -153,11 +154,14 @@ class IndexedShard:
     def __init__(self, path: str):
         self.path = str(path)
         self._fs, self._root = fsspec.core.url_to_fs(self.path)
-        raw = get(self._fs, self._root.removesuffix(".tar") + ".idx")
-        self._index = _checked_index(raw, self._fs, self._root, self.path)
         self.local = is_local(self._fs)
+        self._index = self._read_index()
         self._descriptor: int | None = None
         self._spool: Spool | None = None
+
+    def _read_index(self) -> ShardIndex:
+        raw = get(self._fs, self._root.removesuffix(".tar") + ".idx")
+        return checked_index(raw, self._fs, self._root, self.path)
 
     def __len__(self) -> int:
         return len(self._index)

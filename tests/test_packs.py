@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corpus.packs import CORPUS, StageFolder, WrongCorpus, pack_from_members, pack_members, permuted
+from corpus.order import permuted
+from corpus.packs import CORPUS, StageFolder, WrongCorpus, pack_from_members, pack_members
 from corpus.records import EncodedImage
 from corpus.tokens import load_tokenizer
 from pipelines import build_stage

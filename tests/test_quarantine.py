@@ -11,11 +11,12 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pytest
 
+from corpus import patience
 from corpus.folder import OutputFolder
 from corpus.inputs import fingerprint, names
 from corpus.rules import RuleTable
 from corpus.splits import Split
-from pipelines.engine import cluster, job, patience, two_pass
+from pipelines.engine import cluster, job, two_pass
 from pipelines.engine.quarantine import Quarantine, command, told
 from tests.test_job import SCORES, arguments, clean_lines, contents, run
 

@@ -67,6 +67,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--queries", type=int, help="the adapter's queries; default: those that the stage folder was built with"
     )
+    text = "where packs of --data in an object store are kept for a while; default: the folder for temporary files"
+    parser.add_argument("--cache-dir", metavar="DIR", help=text)
+    parser.add_argument("--cache-gb", type=float, default=32, metavar="GB", help="the most that they take; default: 32")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
     group = parser.add_argument_group("watching", "what the run shows on the way, of data that it does not train on")
     group.add_argument("--watch-every", type=int, default=500, metavar="STEPS", help="default: 500, and at the end")
@@ -111,7 +114,7 @@ def job_of(args: argparse.Namespace, device: str):
     from trainer.run import Job
 
     own: tuple[str, ...] = ("stage", "data", "output", "size", "init", "resume", "reschedule", "vision")
-    own += ("vision_weights", "language", "queries")
+    own += ("vision_weights", "language", "queries", "cache_dir", "cache_gb")
     return Job(
         **{name: getattr(args, name) for name in own}, device=device, flags=flags_of(args), watch=_watch_of(args)
     )

@@ -1,8 +1,8 @@
 """The stream of batches: a pure function of (corpus, seed, packs per step, packs consumed).
 
-Every step takes the next `packs_per_step` packs of the corpus's order; rank r of R takes each R-th of them, in
-micro-batches. Workers get positions in that order and hold no state, so their number changes nothing, and a resume
-costs one multiplication.
+Every step takes the next `packs_per_step` packs of the corpus's order (corpus/order.py); rank r of R takes those whose
+position leaves r when divided by R, in micro-batches. Workers get positions in that order and hold no state, so their
+number changes nothing, and a resume costs one multiplication.
 """
 
 from collections.abc import Iterator
@@ -19,6 +19,7 @@ from trainer.batch import Row, collate, make_row
 # a row are no accident, and neither are so many in a run that rotted after build_stage wrote them.
 MAX_REPLACEMENTS = 16
 MAX_CORRUPT = 8
+AHEAD = 4096  # positions: so long before its turn a pack's block is fetched, where the corpus lies in an object store
 
 
 @dataclass(frozen=True)
@@ -38,26 +39,47 @@ class Plan:
     def step(self, step: int) -> Iterator[tuple[int, ...]]:
         """This rank's micro-batches of a step, as positions in the corpus's order."""
         first = step * self.packs_per_step
-        mine = range(first + self.rank, first + self.packs_per_step, self.ranks)
+        mine = range(first + (self.rank - first) % self.ranks, first + self.packs_per_step, self.ranks)
         for i in range(self.micro_batches):
             yield tuple(mine[i * self.micro_packs : (i + 1) * self.micro_packs])
 
 
 class PackBatches(Dataset):
-    """Maps a tuple of positions in the corpus's order to a batch (see `batch.collate`)."""
+    """Maps a tuple of positions in the corpus's order to a batch (see `batch.collate`).
 
-    def __init__(self, folder: StageFolder, *, seed: int, image_size: int, attention: str, image_token: int, pad_to=8):
-        self.folder, self.seed, self.pad_to = folder, seed, pad_to
+    `order`: a name of corpus.order.ORDERS. `until`: the position where reading ends, None when nobody knows.
+    """
+
+    until: int | None = None
+
+    def __init__(
+        self, folder: StageFolder, *, seed: int, image_size: int, attention: str, image_token: int, pad_to=8,
+        order: str = "packs",
+    ):  # fmt: skip
+        self.folder, self.seed, self.pad_to, self.order = folder, seed, pad_to, order
         self.form = {"image_size": image_size, "attention": attention, "image_token": image_token}
         self.form["queries"] = folder.queries
 
     def __getitem__(self, positions: tuple[int, ...]) -> dict:
         rows, replaced = [], []
+        self.begin(positions)
         for position in positions:
-            row, bad = read_row(self.folder, self.folder.index(self.seed, position), self.form)
+            row, bad = read_row(self.folder, self.pack(position), self.form)
             rows.append(row)
             replaced += bad
         return collate(rows, self.form["image_size"], self.pad_to) | {"replaced": replaced}
+
+    def begin(self, positions: tuple[int, ...]) -> None:
+        """Have the packs fetched that stand at these positions, and those that stand AHEAD of them."""
+        self.folder.expect(map(self.pack, self._soon(positions)))
+
+    def pack(self, position: int) -> int:
+        """Return the number of the pack at a position."""
+        return self.folder.index(self.seed, position, self.order)
+
+    def _soon(self, positions: tuple[int, ...]) -> Iterator[int]:
+        yield from positions
+        yield from (p + AHEAD for p in positions if p + AHEAD < (self.until or 0))
 
 
 def read_row(folder: StageFolder, i: int, form: dict) -> tuple[Row, list[dict]]:
@@ -111,6 +133,7 @@ class _Positions:
 
 def batches(dataset: PackBatches, plan: Plan, first_step: int, last_step: int, workers: int, pin: bool) -> Iterator:
     """Yield the batches of steps [first_step, last_step), decoded by `workers` processes (0: in this one)."""
+    dataset.until = last_step * plan.packs_per_step
     loader = DataLoader(
         dataset,
         sampler=_Positions(plan, first_step, last_step),

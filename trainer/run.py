@@ -2,12 +2,14 @@
 
 import signal
 import threading
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
+from corpus.blocks import BlockCache, usual_folder
+from corpus.damage import Damaged
 from corpus.packs import StageFolder, WrongCorpus
 from trainer import checkpoint, exports, lora, parallel
 from trainer.convert import from_open_clip, open_clip_weights
@@ -32,7 +34,8 @@ class Job:
 
     init: a run, its export, or a folder or hub name of the released Qwen-VL. vision, vision_weights: a tower's name,
     and a file or open_clip tag. language: a folder or hub name of a causal language model. resume: None, or "auto".
-    reschedule: a resumed run may have another schedule.
+    reschedule: a resumed run may have another schedule. cache_dir, cache_gb: where blocks of packs are kept that come
+    from an object store (None: corpus.blocks.usual_folder), and the most that they may take.
     """
 
     stage: int
@@ -47,13 +50,15 @@ class Job:
     resume: str | None = None
     reschedule: bool = False
     watch: Watch | None = None
+    cache_dir: str | None = None
+    cache_gb: float = 32.0
     device: str = "cpu"
     flags: dict = field(default_factory=dict)
 
 
 def run_stage(job: Job) -> None:
     """Train one stage. Raises ValueError subclasses, with what to do, for input that does not fit together."""
-    folder = StageFolder(job.data)
+    folder = StageFolder(job.data, _cache(job))
     tokenizer = folder.tokenizer()
     start = _start_folder(job)
     config = _choose_config(job, start, tokenizer, folder.queries)
@@ -82,6 +87,10 @@ def run_stage(job: Job) -> None:
         _train(job, run, folder, record, first)
     finally:
         parallel.leave_world(world)
+
+
+def _cache(job: Job) -> BlockCache | None:
+    return BlockCache(job.cache_dir or usual_folder(), int(job.cache_gb * 1e9)) if "://" in job.data else None
 
 
 def _start_folder(job: Job) -> Path | None:
@@ -136,7 +145,16 @@ def _check(folder: StageFolder, config: ModelConfig, tokenizer, start: Path | No
 
 def _choose_settings(job: Job, config: ModelConfig) -> Settings:
     flags = {"precision": "fp32", "workers": 0} if job.device == "cpu" else {"precision": "bf16", "workers": 4}
-    return make_settings(job.stage, config.size, **flags | job.flags)
+    return make_settings(job.stage, config.size, **flags | job.flags, **_order_of(job))
+
+
+def _order_of(job: Job) -> dict:
+    """The order of packs that a run began with, which a resume keeps; nothing for one that begins now."""
+    if job.resume:
+        for found in sorted((job.output / "checkpoints").glob("step-*"), reverse=True):
+            with suppress(Damaged):
+                return {"order": checkpoint.read_state(found)["settings"].get("order", "packs")}
+    return {}
 
 
 def _refuse_to_overwrite(job: Job) -> None:
@@ -216,6 +234,7 @@ def _train(job: Job, run: Run, folder: StageFolder, record: dict, first: int) ->
         image_size=settings.image_size,
         attention=settings.attention,
         image_token=run.model.config.image_token,
+        order=settings.order,
         pad_to=folder.max_tokens * run.plan.micro_packs if settings.compile else 8,
     )
     stream = batches(dataset, run.plan, first, settings.steps, settings.workers, world.device.type == "cuda")
@@ -241,6 +260,7 @@ def _train(job: Job, run: Run, folder: StageFolder, record: dict, first: int) ->
                 _say(progress, f"stopped at step {step + 1} on SIGTERM; go on with --resume auto")
                 return
         _export(job, run, folder, record)
+        folder.forget()
         _say(progress, f"exported to {job.output / 'export'}")
 
 

@@ -50,6 +50,7 @@ class Settings:
     are summed over ranks in bf16 runs.
     lora: the language model trains through low-rank adapters alone, as Lora.parse reads it. quantise: "nf4" or "int8",
     the form of what is frozen in its blocks. optimizer_bits: 32 or 8, of the optimizer's moments.
+    order: of the packs, a name of corpus.order.ORDERS: "blocks" in runs that begin now, "packs" in older ones.
     micro_packs: packs in one forward pass; None follows from the batch and `accumulation`, up to the size's limit.
     """
 
@@ -74,6 +75,7 @@ class Settings:
     tail_with: str = "vision"
     image_rows: bool = False
     seed: int = 0
+    order: str = "packs"
     precision: str = "fp32"
     reduce: str = "fp32"
     exchange: str = "step"
@@ -119,7 +121,7 @@ def make_settings(stage: int, size: str, **flags) -> Settings:
     A given `steps` without a `warmup` scales the warm-up along. Raises ValueError on settings that exclude each other.
     """
     base, model = STAGES[stage], SIZES[size]
-    values = asdict(base) | {"stage": stage, "size": size}
+    values = asdict(base) | {"stage": stage, "size": size, "order": "blocks"}
     # Table 8 cuts layers over two ranks in stages 2 and 3; FSDP alone moves less on GPUs of 80 GB.
     values |= {
         "image_size": _of(model.image_sizes, stage),

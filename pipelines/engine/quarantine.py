@@ -13,9 +13,9 @@ from dataclasses import InitVar, dataclass
 
 from corpus.bugs import LONGEST, bug_in, is_system
 from corpus.folder import QUARANTINED, OutputFolder
+from corpus.patience import Result, patiently
 from corpus.splits import Split
 from pipelines.engine.cluster import Failed, SplitFailed
-from pipelines.engine.patience import Result, patiently
 
 STATUS = 3  # of a job that ends with splits in quarantine
 SHARE = 1.0  # per cent of the splits

@@ -149,12 +149,12 @@ def _turn(turn: dict, pictures: int) -> Iterator[Piece]:
         yield from (_given(f"Picture {n}: "), Piece(IMAGE, image, False), _given("\n"))
     if role == "assistant" and not turn.get("regions"):
         _required(turn["text"], "empty_answer")
-    yield from _words(turn, role == "assistant")
+    yield from words_of(turn, role == "assistant")
     yield Piece(SPECIAL, IM_END, True)
     yield _answer("\n")
 
 
-def _words(turn: dict, supervised: bool) -> Iterator[Piece]:
+def words_of(turn: dict, supervised: bool) -> Iterator[Piece]:
     """Yield a turn's words; those of a region as `<ref>WORDS</ref><box>...</box>`, a region without words as boxes."""
     text, at = turn["text"], 0
     regions = sorted(turn.get("regions") or [], key=lambda region: region["span"])

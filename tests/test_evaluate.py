@@ -19,12 +19,13 @@ from tests import published
 from tests.tiny_stage import sample
 from trainer import exports
 from trainer.assistant import Answer
-from trainer.evaluate import ModelPredictor, main
+from trainer.evaluate import ModelPredictor, answered, main
 from trainer.evaluation.benchmarks import BENCHMARKS, load
 from trainer.evaluation.metrics import vqa_score
 from trainer.evaluation.predictions import predict, read_predictions
 from trainer.evaluation.questions import load_shards
 from trainer.evaluation.scores import score_all, write_report
+from trainer.prompts import dialogue
 from trainer.sizes import SIZES, with_vocabulary
 from trainer.vision import VisionTower  # noqa: F401 - torch loads here, not in a timed test
 from trainer.weights import fill, materialise, random_source
@@ -268,6 +269,20 @@ def jpeg_of(size) -> EncodedImage:
     file = io.BytesIO()
     Image.new("RGB", size, "green").save(file, "JPEG")
     return EncodedImage(file.getvalue(), "jpg")
+
+
+def test_earlier_answers_with_boxes_are_asked_about_as_they_were_taught():
+    place = {"image": 0, "size": [100, 100], "span": [32, 37], "boxes": [[10, 10, 50, 50]]}
+    told = {"role": "assistant", "text": "Here is the thing you asked for: a cat", "regions": [place]}
+    turns = [{"role": "user", "text": "Where is it?", "images": [0]}, told, {"role": "user", "text": "And now?"}]
+    tokenizer = load_tokenizer(OWN)
+    asked = dialogue(answered(turns, tokenizer), [b""], tokenizer)
+    whole = Sample(key="k", dataset="d", task="chat", language="en", images=[EncodedImage(b"", "png")],
+                   annotations={"turns": [*turns, {"role": "assistant", "text": "Gone."}]})  # fmt: skip
+    (taught,) = format_sample(whole, "chat")
+    assert text_of(taught.pieces).startswith(text_of(asked.pieces)) and "<box>(100,100),(500,500)</box>" in text_of(
+        asked.pieces
+    )
 
 
 def test_a_dialogue_with_boxes_is_scored_by_its_words_and_its_boxes(tmp_path):

@@ -54,5 +54,8 @@ def test_two_pictures_and_a_box_from_json_to_a_drawn_answer(tmp_path, monkeypatc
         assert [tuple(box) for box in region.boxes] == [normalise_box(expected["boxes"][0], *expected["size"])]
         picture = Image.open(io.BytesIO(each.images[1].data)).convert("RGB")
         drawn = draw_regions(picture, answer.parsed)
-        assert np.abs(np.asarray(drawn, int) - np.asarray(picture, int)).max() > 50
+        painted = np.abs(np.asarray(drawn, int) - np.asarray(picture, int)).max(axis=2) > 50
+        x0, y0, x1, y1 = (round(v * side / 1000) for v, side in zip(region.boxes[0], picture.size * 2, strict=True))
+        sides = painted[y0:y1, max(0, x0 - 2) : x0 + 3], painted[y0:y1, x1 - 3 : x1 + 3]
+        assert all(side.any(axis=1).mean() > 0.8 for side in sides)
         drawn.resize((448, 448)).save(tmp_path / f"{each.key.rpartition('/')[2]}.png")

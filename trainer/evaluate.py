@@ -14,10 +14,13 @@ from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 
+from corpus.formats import words_of
 from corpus.geometry import normalise
+from corpus.pieces import Encoder
 from corpus.readers.images import open_images
 from corpus.readers.rows import BadFile
 from corpus.records import decode_image
+from corpus.tokens import Tokenizer
 from trainer.evaluation.benchmarks import BENCHMARKS, load
 from trainer.evaluation.predictions import images_of, predict, read_predictions, unanswered
 from trainer.evaluation.questions import Question, load_shards
@@ -57,9 +60,7 @@ class ModelPredictor:
 
     def _prompt(self, question: Question, images: list[bytes]) -> Prompt:
         if question.task == "chat":
-            encode = self._assistant.tokenizer.encode
-            turns = [t | {"tokens": encode(t["text"])} if t["role"] == "assistant" else t for t in question.turns]
-            return dialogue(turns, images, self._assistant.tokenizer)
+            return dialogue(answered(question.turns, self._assistant.tokenizer), images, self._assistant.tokenizer)
         box = _as_asked(question.box, images[0]) if question.box else None
         task = "plain" if question.task == "choice" else question.task
         prompt = ask(task, images, question.text, box, question.language)
@@ -70,6 +71,15 @@ class ModelPredictor:
     def _choose(self, question: Question, prompt: Prompt) -> dict:
         found = self._assistant.confidences(prompt, [f" {option}" for option in question.options])
         return {"answer": question.options[found.index(max(found))], "confidences": found}
+
+
+def answered(turns: Sequence[dict], tokenizer: Tokenizer) -> list[dict]:
+    """Return the turns of a dialogue as `dialogue` takes them: the earlier answers as tokens, boxes among them."""
+    encoder = Encoder(tokenizer, 1)
+    return [
+        t | {"tokens": encoder.encode(list(words_of(t, True))).tokens.tolist()} if t["role"] == "assistant" else t
+        for t in turns
+    ]
 
 
 def _as_asked(box: Sequence[float], image: bytes) -> list[int]:

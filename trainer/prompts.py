@@ -81,7 +81,7 @@ def dialogue(turns: Sequence[dict], images: Sequence[bytes], tokenizer: Tokenize
     `turns` are a chat sample's ({"role", "text", "images"}), the assistant's with the "tokens" it generated, which go
     back as they were: read again from text, a box of its own would no longer be a box.
     """
-    shown = [t | {"text": _ANSWER} if t["role"] == "assistant" else t for t in turns]
+    shown = [t | {"text": _ANSWER, "regions": []} if t["role"] == "assistant" else t for t in turns]
     sample = Sample(
         key="", dataset="", task="chat", language="en", images=[_PICTURE] * len(images),
         annotations={"turns": [*shown, {"role": "assistant", "text": _ANSWER}]},

@@ -3,6 +3,7 @@
 python benchmarks/scale.py folders --splits 500000          # a resume that finds nothing to do, and a report
 python benchmarks/scale.py store --splits 5000              # the same on an S3 that answers after 30 ms
 python benchmarks/scale.py planning --objects 100000        # from a glob to names and marks of files
+python benchmarks/scale.py workers --splits 200000          # what scheduling adds to 30 s a split on 10,000 workers
 python benchmarks/scale.py requests                         # what a shard, a sample and a pack more ask of a store
 python benchmarks/scale.py chaos --splits 40 --workers 2    # 3 % of requests fail, a file is refused, a split kills
 python benchmarks/scale.py stage --samples 4000             # build_stage.py from a local disk and from that S3
@@ -12,6 +13,7 @@ python benchmarks/scale.py loader --workers 8               # the trainer's pack
 import argparse
 import json
 import os
+import random
 import shutil
 import sys
 import tempfile
@@ -26,6 +28,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks import scale_reading, scale_requests
+from benchmarks.fake_ray import overhead
 from benchmarks.fake_s3 import FakeS3
 from benchmarks.processes import measured, run
 from corpus.folder import VERSION, OutputFolder, digest
@@ -194,7 +197,9 @@ def _timeless(key: str, data: bytes) -> bytes:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("folders", "store", "planning", "requests", "chaos", "stage", "loader"))
+    parser.add_argument(
+        "what", choices=("folders", "store", "planning", "workers", "requests", "chaos", "stage", "loader")
+    )
     parser.add_argument("--splits", type=int, default=5000, metavar="N")
     parser.add_argument("--objects", type=int, default=100_000, metavar="N")
     parser.add_argument("--workers", type=int, default=2, metavar="N")
@@ -210,9 +215,16 @@ def main() -> None:
         shutil.rmtree(temporary)
 
 
+def _about_30_seconds(split: int, copy: int) -> float:
+    return random.Random(f"{split} {copy}").uniform(24, 36)
+
+
 def _results(args: argparse.Namespace, server: FakeS3, temporary: Path) -> Iterator[tuple[str, dict]]:
     if args.what == "folders":
         yield from folders(args.keep or temporary / "folder", args.splits)
+        return
+    if args.what == "workers":
+        yield "workers", {"overhead": round(overhead(10_000, args.splits, _about_30_seconds), 4)}
         return
     server.latency = 0.03 if args.what not in ("chaos", "requests") else 0.0
     if args.what == "store":

@@ -64,8 +64,8 @@ def test_a_local_ray_answers_nobody_without_its_token(tmp_path):
 POOL = """
 import os, sys
 sys.path.insert(0, os.getcwd())
-from pipelines.engine import cluster
-cluster.PLACE_SECONDS = 3
+from pipelines.engine import cluster, scheduling
+scheduling.PLACE_SECONDS = 3
 cluster._start_ray(2)
 try:
     pool = cluster.run_splits(lambda split, state: split + state, range(6), workers={workers}, setup=lambda: 10,

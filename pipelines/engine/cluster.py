@@ -4,27 +4,19 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
+
+from pipelines.engine.scheduling import Failed, Run
 
 ROOT = Path(__file__).resolve().parents[2]
 START_ATTEMPTS = 3
 OLDEST_RAY = (2, 60)  # whose local Ray asks for a token; older ones let in whoever reaches a port
-PLACE_SECONDS = 45  # without a sign of life of any worker, after which the reason is given
 MAX_RETRIES = 5  # of a split whose worker or node died; an exception in our code is never retried
 
 
 class SplitFailed(Exception):
     """Nothing more can be run, for a reason that is not in the data."""
-
-
-@dataclass(frozen=True)
-class Failed:
-    """The result of a split that did not happen, for a reason that lies neither in its data nor in our code."""
-
-    error: str
 
 
 def run_splits(
@@ -34,24 +26,30 @@ def run_splits(
     workers: int | None = None,
     setup: Callable[[], Any] | None = None,
     gpus_per_worker: float = 0,
+    copies: bool = False,
 ) -> Iterator[tuple[Any, Any]]:
-    """Yield (split, result) of `work(split)` as splits finish, in any order.
+    """Yield (split, result) of `work(split)` as splits finish, in any order, each once.
 
-    With `setup`, a fixed pool of `workers` processes calls it once each, and the work is `work(split, state)`.
-    `workers` 0 runs everything in this process; None uses every core of the cluster. Results must be small: samples
-    go to the output folder, never through the object store.
+    With `setup`, a pool of `workers` processes calls it once each, and the work is `work(split, state)`.
+    `workers` 0 runs everything in this process; None uses every core of the cluster, also those that come later.
+    Results must be small: samples go to the output folder, never through the object store. `copies`: a split that
+    takes far longer than others may be run a second time beside itself, when workers are idle; what it writes must be
+    a function of the split alone. A pool makes no copies: its workers hold what may differ.
     """
     splits = list(splits)
     if workers == 0 or not splits:
         yield from _run_in_process(work, splits, setup)
         return
     ray = _start_ray(workers)
-    slots = min(workers or max(1, _places(ray, gpus_per_worker)), len(splits))
+    slots = workers or max(1, _wanted(ray, gpus_per_worker))
+    places = None if workers else lambda: max(1, _wanted(ray, gpus_per_worker))
     if setup is None:
-        crew = _Tasks(ray, work, slots, gpus_per_worker)
+        crew = _Tasks(ray, work, slots, gpus_per_worker, places)
     else:
-        crew = _Actors(ray, work, setup, slots, gpus_per_worker)
-    yield from _collect(ray, crew, splits)
+        crew = _Actors(ray, work, setup, min(slots, len(splits)), gpus_per_worker, places)
+    # On one node a copy is as slow as what it copies, and takes the memory of both.
+    copies = copies and setup is None and sum(node["Alive"] for node in ray.nodes()) > 1
+    yield from Run(ray, crew, splits, _result, _explain_waiting, copies=copies).results()
 
 
 def in_uploaded_folder() -> bool:
@@ -144,14 +142,26 @@ def _places(ray, gpus: float) -> int:
     return min(places, int(there.get("GPU", 0) / gpus)) if gpus else places
 
 
+def _wanted(ray, gpus: float) -> int:
+    """Return how many splits to hand out at a time: on a cluster a tenth more than have room, so that it grows."""
+    places = _places(ray, gpus)
+    return places + (places // 10 + 1 if os.environ.get("RAY_ADDRESS") else 0)
+
+
 class _Tasks:
-    """Runs splits as tasks, `slots` at a time."""
+    """Runs splits as tasks, `slots` at a time; as many as there are `places`, where that is given."""
 
     starting = ()
 
-    def __init__(self, ray, work, slots: int, gpus: float):
+    def __init__(self, ray, work, slots: int, gpus: float, places: Callable[[], int] | None):
         remote = ray.remote(max_retries=MAX_RETRIES, retry_exceptions=False, num_cpus=1, num_gpus=gpus)
         self.slots, self.gpus, self._task = slots, gpus, remote(lambda split: _in_worker(work, split))
+        self._places = places
+
+    def follow(self, left: int) -> None:
+        """Look at the cluster, which may have grown or shrunk."""
+        if self._places:
+            self.slots = self._places()
 
     def room(self, running: int) -> int:
         return self.slots - running
@@ -163,7 +173,7 @@ class _Tasks:
 class _Actors:
     """Runs splits on a pool of `slots` processes; only on those that have started, be it one."""
 
-    def __init__(self, ray, work, setup, slots: int, gpus: float):
+    def __init__(self, ray, work, setup, slots: int, gpus: float, places: Callable[[], int] | None):
         class Worker:
             def __init__(self):
                 self.state = setup()
@@ -179,8 +189,15 @@ class _Actors:
         self.slots, self.gpus = slots, gpus
         self.starting: dict[Any, Any] = {}
         self._idle: list[Any] = []
+        self._places = places
         for _ in range(slots):
             self._start()
+
+    def follow(self, left: int) -> None:
+        """Start workers where the cluster has grown. Where it shrank, Ray starts the lost ones when there is room."""
+        for _ in range(self.slots, min(self._places(), left) if self._places else 0):
+            self._start()
+            self.slots += 1
 
     def _start(self) -> None:
         worker = self._make()
@@ -190,6 +207,9 @@ class _Actors:
         return len(self._idle)
 
     def started(self, reference) -> None:
+        result, died = _result(self._ray, reference, "none yet")
+        if died:
+            raise SplitFailed(f"no worker can start: {result.error}")
         self._idle.append(self.starting.pop(reference))
 
     def submit(self, split) -> tuple[Any, Callable[[bool], None]]:
@@ -210,32 +230,6 @@ def _in_worker(work, split, *state):
 
     pa.set_cpu_count(1)  # one split, one core: Ray does the spreading
     return work(split, *state)
-
-
-def _collect(ray, crew: _Tasks | _Actors, splits: list) -> Iterator[tuple[Any, Any]]:
-    waiting, pending, quiet = iter(splits), {}, True
-    left = len(splits)
-    while left:
-        for split in islice(waiting, crew.room(len(pending))):
-            reference, release = crew.submit(split)
-            pending[reference] = split, release
-        # Before anything has run it may be that nothing can: look after a while.
-        found, _ = ray.wait([*pending, *crew.starting], num_returns=1, timeout=PLACE_SECONDS if quiet else None)
-        if not found:
-            _explain_waiting(ray, crew)
-            quiet = False
-            continue
-        if found[0] in crew.starting:
-            result, died = _result(ray, found[0], "none yet")
-            if died:
-                raise SplitFailed(f"no worker can start: {result.error}")
-            crew.started(found[0])
-            continue
-        split, release = pending.pop(found[0])
-        result, died = _result(ray, found[0], split)
-        release(died)
-        quiet, left = False, left - 1
-        yield split, result
 
 
 def _explain_waiting(ray, crew: _Tasks | _Actors) -> None:

@@ -157,7 +157,9 @@ def run(
     if todo:
         folder.start(len(splits))
     with Progress(name, len(splits), len(splits) - len(todo), done) as progress:
-        results = cluster.run_splits(run_one, todo, workers=args.workers, setup=setup, gpus_per_worker=gpus_per_worker)
+        results = cluster.run_splits(
+            run_one, todo, workers=args.workers, setup=setup, gpus_per_worker=gpus_per_worker, copies=not redo
+        )
         for split, result in results:
             if isinstance(result, cluster.Failed):
                 progress.fail(split.id, result.error)

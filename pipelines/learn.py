@@ -62,7 +62,8 @@ def drawings(form: Form, out: Path) -> Iterator[str]:
         name = f"scenes-{task.replace('_', '-')}"
         for labels, flag in zip(CHAINS, ("", " --shuffled"), strict=True):
             yield f"{scenes} --dataset {name} --count {count} --output {out}/{labels}/train/{name}{flag}"
-        yield f"{scenes} --dataset {name} --count {form.questions} --part val --output {out}/val/{name}"
+        asked = form.questions * (2 if task == "chat" else 1)  # half of the dialogues ask for boxes
+        yield f"{scenes} --dataset {name} --count {asked} --part val --output {out}/val/{name}"
 
 
 def tokenizer(form: Form, out: Path) -> str:

@@ -83,8 +83,23 @@ def test_dialogues_of_two_pictures_name_the_right_one():
         phrases = [{region["text"] for region in redrawn(made, i).regions_en} for i in range(2)]
         if told["text"] == "Yes.":
             continue
-        number, phrase = int(told["text"][8]) - 1, asked["text"].removeprefix("Which picture shows ")[:-1]
+        number = int(re.search(r"[Pp]icture (\d)", told["text"])[1]) - 1
+        phrase = re.fullmatch(r"(?:Which picture shows|Where is) (.*)\?", asked["text"])[1]
         assert phrase in phrases[number] and phrase not in phrases[1 - number]
+
+
+def test_half_of_the_dialogues_end_with_a_thing_and_its_boxes_in_the_right_picture():
+    made = samples("chat", 120)
+    ends = [(each, each.annotations["turns"][-2:]) for each in made]
+    pointing = [(each, *turns) for each, turns in ends if turns[1].get("regions")]
+    assert 40 <= len(pointing) <= 80
+    assert {len(each.images) for each, _, _ in pointing} == {1, 2}
+    for each, asked, told in pointing:
+        (region,) = told["regions"]
+        drawn = redrawn(each, region["image"])
+        phrase = told["text"][slice(*region["span"])]
+        assert asked["text"] == f"Where is {phrase}?" and tuple(region["size"]) == drawn.image.size
+        assert region["boxes"] == next(r["boxes"] for r in drawn.regions_en if r["text"] == phrase)
 
 
 def test_words_are_where_their_quads_are():

@@ -19,6 +19,7 @@ WHAT = {
     "caption": "the caption, word for word", "grounded_caption": "phrases named, with boxes of IoU 0.5",
     "referring": "a box of IoU 0.5", "region_caption": "the phrase, word for word", "vqa": "the answer, word for word",
     "ocr": "characters read right at the right place", "chat": "the last answer, word for word",
+    "chat with boxes": "the last answer, word for word, with boxes of IoU 0.5 in the right picture",
 }  # fmt: skip
 
 
@@ -66,7 +67,7 @@ def _examples(out: Path, folder: Path) -> dict[str, list[dict]]:
     each = json.loads((folder / "scores.json").read_text())["each"]
     shown: dict[str, list[dict]] = {}
     for question in load_shards(sorted(glob.glob(str(out / "val/*/*.tar")))):
-        cards = shown.setdefault(question.task, [])
+        cards = shown.setdefault(question.part, [])
         if len(cards) < EXAMPLES:
             pictures, _ = images_of(question, None)
             card = case(question, answers[question.key], each[question.key], pictures)

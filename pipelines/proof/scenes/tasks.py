@@ -87,18 +87,32 @@ def _vqa(rng, scenes: list[Scene], settings) -> dict:
 
 
 def _chat(rng, scenes: list[Scene], settings) -> dict:
-    """One picture: a description and two questions. Two pictures: which of them shows a thing."""
+    """One picture: a description and two questions. Two pictures: which of them shows a thing.
+
+    Half of them end with the place of a thing, as a box.
+    """
     if len(scenes) == 2:
         return {"turns": _compare(rng, scenes)}
     turns = _exchange("Describe the picture.", scenes[0].caption_en + ".", [0])
-    for _ in range(2):
-        turns += _exchange(*question_about(scenes[0], rng, settings))
-    return {"turns": turns}
+    turns += _exchange(*question_about(scenes[0], rng, settings))
+    if rng.random() < 0.5:
+        return {"turns": turns + _pointing(rng.choice(scenes[0].regions_en), scenes, 0)}
+    return {"turns": turns + _exchange(*question_about(scenes[0], rng, settings))}
 
 
 def _exchange(question: str, answer: str, images=()) -> list[dict]:
     asked = {"role": "user", "text": question} | ({"images": list(images)} if images else {})
     return [asked, {"role": "assistant", "text": answer}]
+
+
+def _pointing(region: dict, scenes: list[Scene], which: int, images=()) -> list[dict]:
+    """Ask where a thing is; the answer names it and holds its boxes."""
+    opening = f"In picture {which + 1}: " if len(scenes) > 1 else ""
+    turns = _exchange(f"Where is {region['text']}?", opening + region["text"], images)
+    span = [len(opening), len(turns[1]["text"])]
+    place = {"image": which, "size": list(scenes[which].image.size), "span": span, "boxes": region["boxes"]}
+    turns[1]["regions"] = [place]
+    return turns
 
 
 def _compare(rng, scenes: list[Scene]) -> list[dict]:
@@ -107,7 +121,11 @@ def _compare(rng, scenes: list[Scene]) -> list[dict]:
     only_there = sorted(phrases[right] - phrases[1 - right])
     if not only_there:
         return _exchange("Are both pictures alike?", "Yes.", [0, 1])
-    return _exchange(f"Which picture shows {rng.choice(only_there)}?", f"Picture {right + 1}.", [0, 1])
+    phrase = rng.choice(only_there)
+    if rng.random() < 0.5:
+        region = next(each for each in scenes[right].regions_en if each["text"] == phrase)
+        return _pointing(region, scenes, right, [0, 1])
+    return _exchange(f"Which picture shows {phrase}?", f"Picture {right + 1}.", [0, 1])
 
 
 _ANNOTATE: dict[str, Callable[..., dict]] = {

@@ -196,9 +196,9 @@ def test_killed_and_resumed_twice_is_bit_identical(corpora, tmp_path):
     torch.set_num_threads(1)
     run_stage(Job(output=tmp_path / "whole", **make))
     broken = Job(output=tmp_path / "broken", resume="auto", **make)
-    for kill_at in (4, 8):
+    for kill_at in (7, 10):  # the checkpoint before the last is whole by then, the last may be half written
         assert in_child(broken, kill_at) == -signal.SIGKILL
-        assert checkpoint.latest(broken.output).name < "step-00000012"
+        assert "step-00000003" <= checkpoint.latest(broken.output).name < "step-00000012"
     # The last part with other workers and other micro-batches of the same step.
     last = Job(output=tmp_path / "broken", resume="auto", **(make | {"flags": flags | {"workers": 1}}))
     assert in_child(last, None) == 0

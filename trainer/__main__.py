@@ -138,11 +138,12 @@ def main(argv: list[str] | None = None) -> int:
 
     from trainer.loop import NonFiniteLoss
     from trainer.run import run_stage
-    from trainer.storage import explain
+    from trainer.storage import explain, told_once
 
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        run_stage(job_of(args, device))
+        with told_once(args.output):
+            run_stage(job_of(args, device))
     except (ValueError, FileNotFoundError, NonFiniteLoss) as error:
         print(f"trainer: {error}", file=sys.stderr)
         return 1

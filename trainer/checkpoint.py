@@ -37,10 +37,24 @@ class WrongCheckpoint(ValueError):
 
 def save(run: Path, step: int, model, optimizer, state: dict, keep: int, world: World) -> Path:
     """Save after `step` steps; all ranks call it. `state` is JSON: settings, model configuration, corpus digest."""
-    root = Path(run) / "checkpoints"
+    return write(run, step, trained(model, optimizer), record_of(step, model, state), keep, world)
+
+
+def trained(model, optimizer) -> dict:
+    """What trains and its moments, by name; the tensors are the model's own."""
     weights, moments = get_state_dict(model, optimizer, options=_TRAINED)
-    record = {"step": step, "frozen": bool(_frozen(model)), **state}
-    _commit(root / _name(step), {"model": weights, "optimizer": moments}, record, world)
+    return {"model": weights, "optimizer": moments}
+
+
+def record_of(step: int, model, state: dict) -> dict:
+    """What state.json says of a checkpoint."""
+    return {"step": step, "frozen": bool(_frozen(model)), **state}
+
+
+def write(run: Path, step: int, tensors: dict, record: dict, keep: int, world: World) -> Path:
+    """Write a checkpoint of `tensors` and make it the latest; all ranks call it."""
+    root = Path(run) / "checkpoints"
+    _commit(root / _name(step), tensors, record, world)
     if world.rank == 0:
         write_text(root / "latest", _name(step))
         _prune(root, keep)
@@ -66,7 +80,7 @@ def _commit(final: Path, tensors: dict, record: dict, world: World) -> None:
         temporary.mkdir(parents=True)
     world.barrier()
     with _quiet():
-        dcp.save(tensors, checkpoint_id=str(temporary), no_dist=world.mesh is None)
+        dcp.save(tensors, checkpoint_id=str(temporary), no_dist=world.mesh is None, process_group=world.group)
     world.barrier()
     described = world.gather(describe(temporary, _own_files(temporary, world.rank)))
     if world.rank == 0:
@@ -87,8 +101,7 @@ def _own_files(folder: Path, rank: int) -> list[str]:
 
 def load(checkpoint: Path, model, optimizer, world: World) -> None:
     """Load what trains, and the optimizer, in place; all ranks call it."""
-    weights, moments = get_state_dict(model, optimizer, options=_TRAINED)
-    state = {"model": weights, "optimizer": moments}
+    state = trained(model, optimizer)
     with _quiet():
         dcp.load(state, checkpoint_id=str(checkpoint), no_dist=world.mesh is None)
     set_state_dict(

@@ -8,7 +8,7 @@ Dimensions of the mesh: "replicate" x "shard" x "tp". Ranks of one "shard" group
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import torch
@@ -23,13 +23,14 @@ from trainer.stages import Settings
 
 @dataclass(frozen=True)
 class World:
-    """This process among all. `mesh` is None when nothing is distributed."""
+    """This process among all. `mesh` is None when nothing is distributed; `group` None is torch's default group."""
 
     device: torch.device
     rank: int = 0
     size: int = 1
     mesh: DeviceMesh | None = None
     joined: bool = False  # by us; Ray Train joins, and leaves, by itself
+    group: dist.ProcessGroup | None = None
 
     @property
     def tp_size(self) -> int:
@@ -54,12 +55,16 @@ class World:
         if self.size == 1:
             return [value]
         values = [None] * self.size
-        dist.all_gather_object(values, value)
+        dist.all_gather_object(values, value, group=self.group)
         return values
 
     def barrier(self) -> None:
         if self.size > 1:
-            dist.barrier()
+            dist.barrier(group=self.group)
+
+    def apart(self) -> "World":
+        """The same ranks with a group of their own, over the CPU, for another thread. All ranks call it."""
+        return replace(self, group=dist.new_group(backend="gloo")) if self.mesh else self
 
 
 def join_world(settings: Settings, device: str) -> World:

@@ -21,6 +21,7 @@ from trainer.model import VisionLanguageModel, count_parameters
 from trainer.optim import learning_rate
 from trainer.progress import Progress
 from trainer.quantise import quantise_blocks
+from trainer.saving import Saver
 from trainer.sizes import SIZES, ModelConfig, with_vocabulary
 from trainer.stages import SCHEDULE, Settings, freeze, make_settings
 from trainer.towers import tower_config
@@ -241,6 +242,7 @@ def _train(job: Job, run: Run, folder: StageFolder, record: dict, first: int) ->
     rotten: dict[str, str] = {}
     with ExitStack() as stack:
         asked = stack.enter_context(_sigterm())
+        saver = stack.enter_context(Saver(job.output, settings.keep, world))
         progress = stack.enter_context(Progress(job.output, first, settings.steps)) if world.rank == 0 else None
         watcher = open_watcher(run, job.watch, folder, settings.stage)
         if progress:
@@ -255,10 +257,12 @@ def _train(job: Job, run: Run, folder: StageFolder, record: dict, first: int) ->
                 progress.show(step + 1, watcher.pictures if watcher and "scores" in metrics else ())
             last = step + 1 == settings.steps or stop
             if last or (step + 1) % settings.save_every == 0:
-                checkpoint.save(job.output, step + 1, run.model, run.optimizer, record, settings.keep, world)
+                saver.save(step + 1, run.model, run.optimizer, record)
             if stop and step + 1 < settings.steps:
+                saver.wait()
                 _say(progress, f"stopped at step {step + 1} on SIGTERM; go on with --resume auto")
                 return
+        saver.wait()
         _export(job, run, folder, record)
         folder.forget()
         _say(progress, f"exported to {job.output / 'export'}")

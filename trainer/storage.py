@@ -3,7 +3,9 @@
 import errno
 import os
 import shutil
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch.distributed.checkpoint import CheckpointException
@@ -25,6 +27,17 @@ def explain(error: BaseException, run: Path) -> str | None:
     if numbers:
         return f"{os.strerror(numbers[0])}: {error}. Mend it, then {_go_on(run)}"
     return None
+
+
+@contextmanager
+def told_once(run: Path) -> Iterator[None]:
+    """Keep quiet what storage does to other threads: what waits for them, TensorBoard's writer too, raises the same."""
+    before = threading.excepthook
+    threading.excepthook = lambda met: None if explain(met.exc_value, run) else before(met)
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _all(error: BaseException | None) -> Iterator[BaseException]:

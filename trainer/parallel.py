@@ -10,6 +10,7 @@ Dimensions of the mesh: "replicate" x "shard" x "tp". Ranks of one "shard" group
 import os
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import cast
 
 import torch
 import torch.distributed as dist
@@ -64,7 +65,7 @@ class World:
 
     def apart(self) -> "World":
         """The same ranks with a group of their own, over the CPU, for another thread. All ranks call it."""
-        return replace(self, group=dist.new_group(backend="gloo")) if self.mesh else self
+        return replace(self, group=cast("dist.ProcessGroup", dist.new_group(backend="gloo"))) if self.mesh else self
 
 
 def join_world(settings: Settings, device: str) -> World:

@@ -3,10 +3,21 @@
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from torch.distributed.checkpoint.staging import BlockingAsyncStager
+import torch
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+from torch.utils._pytree import tree_map
 
 from trainer import checkpoint
 from trainer.parallel import World
+
+
+def _copied(value):
+    """Copy a tensor to the CPU, also one made of others (shards, moments of 8 bits): those need not know `clone`."""
+    if is_traceable_wrapper_subclass(value):
+        names, context = value.__tensor_flatten__()
+        inner = {name: _copied(getattr(value, name)) for name in names}
+        return type(value).__tensor_unflatten__(inner, context, value.size(), value.stride())
+    return value.detach().to("cpu", copy=True) if isinstance(value, torch.Tensor) else value
 
 
 class Saver:
@@ -33,12 +44,12 @@ class Saver:
     def save(self, step: int, model, optimizer, state: dict) -> None:
         """Copy what `checkpoint.save` would write, and begin to write it."""
         self.wait()
-        held = BlockingAsyncStager().stage(checkpoint.trained(model, optimizer))
+        held = tree_map(_copied, checkpoint.trained(model, optimizer))
         record = checkpoint.record_of(step, model, state)
         self._writing = self._thread.submit(checkpoint.write, self._run, step, held, record, self._keep, self._world)
 
     def wait(self) -> None:
         """Wait for what is being written. Raises what kept it from being written."""
-        if self._writing:
-            self._writing, writing = None, self._writing
+        writing, self._writing = self._writing, None
+        if writing:
             writing.result()

@@ -33,7 +33,7 @@ def explain(error: BaseException, run: Path) -> str | None:
 def told_once(run: Path) -> Iterator[None]:
     """Keep quiet what storage does to other threads: what waits for them, TensorBoard's writer too, raises the same."""
     before = threading.excepthook
-    threading.excepthook = lambda met: None if explain(met.exc_value, run) else before(met)
+    threading.excepthook = lambda met: None if met.exc_value and explain(met.exc_value, run) else before(met)
     try:
         yield
     finally:

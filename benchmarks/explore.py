@@ -98,7 +98,8 @@ def _judged(table: pa.Table, settings: dict) -> pa.Table:
         kind = pa.string() if name == "rule" else pa.float64()
         column = pc.if_else(falls, pa.array(values, kind), pa.scalar(None, kind))
         table = table.set_column(table.column_names.index(name), name, column)
-    order = [name for name in rules if rules[name].limits]
+    # Of the rules that are off no score is made.
+    order = [name for name in rules if set(rules[name].measures) & set(table.column_names)]
     ended = np.array([order.index(rule) if rule else len(order) for rule in found.rule.tolist()])
     for place, rule in enumerate(order):
         for score in rules[rule].measures:

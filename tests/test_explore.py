@@ -26,6 +26,7 @@ from pipelines.work.judged import judge
 from tests.cleaned import sample, write_cleaned
 from tests.explored import HOSTILE, cleaned  # noqa: F401 - a fixture
 from tests.test_build_stage import build
+from tests.test_stores import s3  # noqa: F401 - a fixture
 
 DATASETS = ("laion-en", "laion-zh", "in-house-text")
 TOKEN = "a-token-of-this-test"
@@ -187,6 +188,23 @@ def test_a_kept_row_shows_its_own_sample(sessions):
         assert answers.details.read_sample(opened, card["split"], card["at"]).key == card["ledger"]["key"]
         asked = {"folder": ["0"], "split": [str(card["split"])], "at": [str(card["at"])]}
         assert answers.picture(session, asked).startswith(b"\xff\xd8")
+
+
+def test_a_folder_on_an_object_store_is_explored_as_one_on_disk(s3, sessions, cleaned):  # noqa: F811
+    s3.objects |= {
+        f"mine/laion-en/{file.name}": file.read_bytes() for file in cleaned["laion-en"].iterdir() if file.is_file()
+    }
+    here, there = sessions["laion-en"], Session(open_folders(["s3://crawl/mine"]), 300)
+    try:
+        asked = {"folder": ["0"], "set": ["clip_score.min=0.33"], "rule": ["clip_score"], "parameter": ["min"]}
+        assert answers.count(there, asked | {"exact": ["1"]}) == answers.count(here, asked | {"exact": ["1"]})
+        sides = [[card["ledger"] for card in answers.edge(each, asked)["falls"]] for each in (here, there)]
+        assert sides[0] == sides[1] != []
+        for card in everything(there, outcome="kept", order="row")["cards"][:3]:
+            place = {"folder": ["0"], "split": [str(card["split"])], "at": [str(card["at"])]}
+            assert answers.picture(there, place) == answers.picture(here, place)
+    finally:
+        there.close()
 
 
 def test_the_plane_counts_every_row(sessions):

@@ -214,7 +214,8 @@ def test_a_first_pass_with_a_split_in_quarantine_decides_nothing(folder, capsys)
     assert [path.read_bytes() for path in out] == [path.read_bytes() for path in quiet] and len(out) == 4
 
 
-@pytest.mark.parametrize("setup", [None, pytest.param(lambda: "a model", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("setup", [None, lambda: "a model"])
 def test_a_poison_split_that_kills_its_worker_each_time_costs_itself_alone(folder, monkeypatch, setup):
     monkeypatch.setattr(cluster, "MAX_RETRIES", 1)
     quiet, stand = whole(folder), os.getpid()

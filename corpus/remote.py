@@ -14,9 +14,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 BLOCK_BYTES = 8 << 20  # of one request
 PART_BYTES = 16 << 20  # of an upload
-GAP_BYTES = (
-    1 << 20
-)  # are read and thrown away rather than asked around: a store sends them in less than an answer's time
+GAP_BYTES = 1 << 20  # are read and thrown away rather than asked around: they come in less than an answer's time
 AHEAD = 4  # requests under way while their user works
 Item = TypeVar("Item")
 Result = TypeVar("Result")

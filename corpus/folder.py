@@ -284,8 +284,14 @@ def _differences(a, b, path: str = "") -> Iterator[tuple[str, object, object]]:
     if isinstance(a, dict) and isinstance(b, dict):
         for name in sorted(a.keys() | b.keys()):
             yield from _differences(a.get(name), b.get(name), f"{path}.{name}" if path else name)
+    elif isinstance(a, list) and isinstance(b, list) and (_lacks(a, b) or _lacks(b, a)):
+        yield f"{path} differs by", _lacks(b, a), _lacks(a, b)
     elif a != b:
         yield path, a, b
+
+
+def _lacks(some: list, others: list) -> list:
+    return [each for each in others if each not in some]
 
 
 class SplitFiles:

@@ -273,3 +273,12 @@ def test_a_job_leaves_no_thread_that_may_hold_what_python_owns(folder):
     root = Path(__file__).resolve().parent.parent
     ran = subprocess.run([sys.executable, "-c", code, folder], cwd=root, env=single, capture_output=True, text=True)
     assert ran.returncode == 0, f"{ran.returncode} more threads: {ran.stderr}"
+
+
+def test_settings_that_differ_are_told_of_without_what_is_the_same(tmp_path):
+    folder = OutputFolder(str(tmp_path))
+    folder.prepare({"order": ["a", "b", "c"], "seed": 1})
+    with pytest.raises(SettingsDiffer, match=r"order differs by: \['b'\] there, \['d'\] now; seed: 1 there, 2 now\)"):
+        folder.prepare({"order": ["a", "c", "d"], "seed": 2})
+    with pytest.raises(SettingsDiffer, match=r"order: \['a', 'b', 'c'\] there, \['c', 'b', 'a'\] now"):
+        folder.prepare({"order": ["c", "b", "a"], "seed": 1})
